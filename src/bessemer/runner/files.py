@@ -43,10 +43,26 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def replace_folder(source: Path, target: Path) -> None:
     """Move a complete folder into place; an old one at `target` is set aside first, then deleted."""
-    aside = target.with_name(f".{target.name}.old")
+    aside = _aside(target)
     shutil.rmtree(aside, ignore_errors=True)
     if target.exists():
         os.rename(target, aside)
     os.rename(source, target)
     fsync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, if it is there, so that a kill half-way leaves none of it under its name."""
+    if not folder.exists():
+        return
+    aside = _aside(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(folder, aside)
+    fsync_folder(folder.parent)
+    shutil.rmtree(aside)
+
+
+def _aside(folder: Path) -> Path:
+    """Where a folder on its way out lies: `.<name>.old` beside it."""
+    return folder.with_name(f".{folder.name}.old")

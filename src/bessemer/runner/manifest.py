@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,11 @@ class Artifact:
 
 
 def list_files(folder: Path, measured: Iterable[str] = ()) -> list[FileEntry]:
-    """Entries for every file under `folder` but the manifest and the metrics, sorted by path."""
-    measured = set(measured)
+    """Entries for every file under `folder` but the manifest and the metrics, sorted by path.
+
+    Files whose path matches one of the `measured` patterns (as in a shell) are marked so.
+    """
+    patterns = tuple(measured)
     entries = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -122,7 +126,7 @@ def list_files(folder: Path, measured: Iterable[str] = ()) -> list[FileEntry]:
                     path=name,
                     size_bytes=path.stat().st_size,
                     sha256=sha256_of(path),
-                    measured=name in measured,
+                    measured=any(fnmatch(name, pattern) for pattern in patterns),
                 )
             )
     return entries
@@ -139,11 +143,13 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise DamagedArtifact(f"{path} is missing: {folder} is not a finished artifact") from None
+        raise DamagedArtifact(
+            f"{path} is missing: {folder} is not a finished artifact. {how_to_redo(folder)}"
+        ) from None
     except ValidationError as error:
         raise DamagedArtifact(
             f"{path} cannot be read ({error.error_count()} faults, first: {error.errors()[0]['msg']}). "
-            f"Delete the folder {folder} and run again: the stage will be redone."
+            f"{how_to_redo(folder)}"
         ) from error
 
 
@@ -156,11 +162,14 @@ def open_artifact(folder: Path) -> Artifact:
     faults = [fault for entry in manifest.files if (fault := _fault_of(folder, entry))]
     if faults:
         raise DamagedArtifact(
-            f"artifact {folder} is damaged:\n  "
-            + "\n  ".join(faults)
-            + f"\nDelete the folder {folder} and run again: the stage will be redone."
+            f"artifact {folder} is damaged:\n  " + "\n  ".join(faults) + f"\n{how_to_redo(folder)}"
         )
     return Artifact(folder, manifest)
+
+
+def how_to_redo(folder: Path) -> str:
+    """How a user mends an artifact that cannot be used."""
+    return f"Delete the folder {folder}, or run with --from {folder.name}: the stage will be redone."
 
 
 def _fault_of(folder: Path, entry: FileEntry) -> str | None:

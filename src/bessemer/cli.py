@@ -1,0 +1,182 @@
+"""The commands. They parse, call and print; what they do lies elsewhere.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or config.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bessemer.errors import BessemerError, ConfigError
+from bessemer.recipe import load_recipe
+from bessemer.runner.layout import RunFolder
+from bessemer.runner.lineage import describe_lineage, trace
+from bessemer.runner.progress import reporter_for
+from bessemer.runner.references import (
+    RUNS_FOLDER,
+    all_runs,
+    artifacts_in_order,
+    find_artifact,
+    find_model,
+    find_run,
+)
+from bessemer.runner.run import dry_run, run_recipe
+from bessemer.runner.status import describe_run, run_status
+from bessemer.runner.summary import describe_results, describe_verdicts
+from bessemer.stages import imported
+
+app = typer.Typer(
+    name="bessemer",
+    help="Train a language model from end to end, from one recipe.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+RunsFolder = Annotated[Path, typer.Option("--runs-folder", help="Folder that holds the run folders.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="RUN:STAGE, RUN, or a model folder.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Override a value.")
+    ] = None,
+    from_stage: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and all after it.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
+    ] = None,
+    is_dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and why; do nothing.")
+    ] = False,
+    runs_folder: RunsFolder = RUNS_FOLDER,
+) -> None:
+    """Bring a run up to date with a recipe: skip what is done, continue what was cut short."""
+    resolved = load_recipe(recipe, settings or [])
+    folder = runs_folder / resolved.name
+    if is_dry:
+        verdicts = dry_run(resolved, folder, from_stage, until)
+        typer.echo(describe_verdicts(verdicts))
+        raise typer.Exit(1 if any(verdict.state == "damaged" for verdict in verdicts) else 0)
+    try:
+        results = run_recipe(resolved, folder, reporter_for(sys.stdout), from_stage, until)
+    except KeyboardInterrupt:
+        again = "the same command without --from" if from_stage else "the same command"
+        typer.echo(f"\nStopped. Finished work is kept: {again} continues from here.", err=True)
+        raise typer.Exit(1) from None
+    typer.echo("\n" + describe_results(RunFolder(folder), results))
+
+
+@app.command()
+def status(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Default: every run.")] = None,
+    as_json: AsJson = False,
+    runs_folder: RunsFolder = RUNS_FOLDER,
+) -> None:
+    """How far runs are: every stage, its time, size and digest."""
+    runs = [find_run(run, runs_folder)] if run else all_runs(runs_folder)
+    statuses = [run_status(each) for each in runs]
+    if as_json:
+        documents = [each.to_json() for each in statuses]
+        _print_json(documents[0] if run else documents)
+    else:
+        typer.echo("\n\n".join(map(describe_run, statuses)) or f"no runs in {runs_folder}")
+
+
+@app.command()
+def lineage(
+    artifact: Annotated[
+        str, typer.Argument(metavar="RUN[:STAGE]", help="An artifact; default: the run's newest.")
+    ],
+    as_json: AsJson = False,
+    runs_folder: RunsFolder = RUNS_FOLDER,
+) -> None:
+    """What an artifact was made from, down to the pages; every link is checked (1 if one is broken)."""
+    chosen = find_artifact(artifact, (), runs_folder)
+    of_run = {each.stage: each for each in artifacts_in_order(RunFolder(chosen.folder.parent))}
+    tree = trace(chosen, of_run)
+    if as_json:
+        _print_json(tree.to_json() | {"is_sound": tree.is_sound})
+    else:
+        typer.echo(describe_lineage(tree))
+    raise typer.Exit(0 if tree.is_sound else 1)
+
+
+@app.command()
+def why(
+    run: Annotated[str, typer.Argument(metavar="RUN[:STAGE]")],
+    document: Annotated[str, typer.Argument(help="Document id, the beginning of one, or a URL.")],
+    as_json: AsJson = False,
+    runs_folder: RunsFolder = RUNS_FOLDER,
+) -> None:
+    """Why a document was kept or dropped: every rule's value and threshold."""
+    folder = find_artifact(run, ("documents",), runs_folder, verify=False).folder
+    explanation = imported("bessemer.curate.why:explain")(folder, document)
+    if as_json:
+        _print_json(explanation)
+    else:
+        typer.echo(imported("bessemer.curate.why:format_explanation")(explanation))
+
+
+@app.command()
+def report(run: Run, as_json: AsJson = False, runs_folder: RunsFolder = RUNS_FOLDER) -> None:
+    """Write the run's report page, or print its numbers as JSON."""
+    folder = find_run(run, runs_folder).root
+    if as_json:
+        _print_json(imported("bessemer.export.report:report_json")(folder))
+    else:
+        typer.echo(imported("bessemer.export.report:write_report")(folder))
+
+
+@app.command()
+def chat(model: Model, runs_folder: RunsFolder = RUNS_FOLDER) -> None:
+    """Talk with a model in the terminal."""
+    imported("bessemer.inference.chat:chat")(find_model(model, runs_folder))
+
+
+@app.command()
+def export(
+    model: Model,
+    to: Annotated[str, typer.Option("--to", metavar="FOLDER|FORMAT", help="Where to, or what into.")],
+    runs_folder: RunsFolder = RUNS_FOLDER,
+) -> None:
+    """Copy a model out of its run, checked, or convert it."""
+    typer.echo(imported("bessemer.export.command:export_model")(find_model(model, runs_folder), to))
+
+
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Also examine a model.")] = None,
+    as_json: AsJson = False,
+    runs_folder: RunsFolder = RUNS_FOLDER,
+) -> None:
+    """Examine this machine, and a model: each check with its outcome and how to mend (1 if one fails)."""
+    checks = imported("bessemer.doctor:examine_machine")(runs_folder)
+    if model is not None:
+        checks += imported("bessemer.doctor_model:examine_model")(find_model(model, runs_folder))
+    if as_json:
+        _print_json([check.to_json() for check in checks])
+    else:
+        typer.echo("\n".join(str(check) for check in checks))
+    raise typer.Exit(1 if any(check.outcome == "fail" for check in checks) else 0)
+
+
+def main() -> None:
+    """Entry point: faults that the user can mend become a message on stderr, without a traceback."""
+    try:
+        app()
+    except BessemerError as error:
+        typer.echo(f"bessemer: {error}", err=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

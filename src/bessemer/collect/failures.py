@@ -1,0 +1,57 @@
+"""`crawl.jsonl`: one line for each URL, file or row that was tried and gave no page."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+FAILURES_NAME = "crawl.jsonl"
+
+
+class FailureLog:
+    """Appends `{"url": …, "reason": …}` lines; reopened at an offset, it drops what lies beyond.
+
+    The file exists only if something failed. Use it as a context manager.
+    """
+
+    def __init__(self, folder: Path, offset: int = 0) -> None:
+        self._path = folder / FAILURES_NAME
+        self._offset = offset
+        if self._path.exists():
+            os.truncate(self._path, offset)
+            if offset == 0:
+                self._path.unlink()
+        self._file = None
+
+    def __enter__(self) -> "FailureLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def add(self, url: str, reason: str) -> None:
+        """Report one failure."""
+        if self._file is None:
+            self._file = self._path.open("ab")
+        # ASCII, because a URL or a reason may quote text that UTF-8 cannot hold.
+        line = json.dumps({"url": url, "reason": reason}).encode() + b"\n"
+        self._file.write(line)
+        self._offset += len(line)
+
+    def sync(self) -> int:
+        """Make the lines durable. Returns the offset to continue from."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return self._offset
+
+
+def count_failures(folder: Path) -> Counter[str]:
+    """Failures by kind: the reason up to its first colon."""
+    path = folder / FAILURES_NAME
+    if not path.exists():
+        return Counter()
+    with path.open("rb") as file:
+        return Counter(json.loads(line)["reason"].partition(":")[0] for line in file)

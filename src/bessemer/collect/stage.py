@@ -1,0 +1,57 @@
+"""The collect stage: any source of pages to WARC files, so that curation has one reader."""
+
+from bessemer.collect.builtin.corpus import collect_builtin
+from bessemer.collect.clock import crawl_clock, file_epoch, warc_date
+from bessemer.collect.config import CollectConfig
+from bessemer.collect.crawler import CrawlPlan, crawl, warc_head
+from bessemer.collect.failures import FAILURES_NAME, count_failures
+from bessemer.collect.local import collect_files
+from bessemer.errors import BessemerError
+from bessemer.runner.context import Metrics, StageContext
+
+
+def collect(config: CollectConfig, context: StageContext) -> Metrics:
+    """Make a `pages` artifact: WARC files, and crawl.jsonl when something gave no page.
+
+    Returns `pages`, `failed` (lines of crawl.jsonl), `failed_by_reason`, `files` and `bytes`.
+    Raises BessemerError when a path or seed URL names nothing that can be collected, or when the
+    source gave no page at all.
+    """
+    context.output.mkdir(parents=True, exist_ok=True)
+    context.scratch.mkdir(parents=True, exist_ok=True)
+    num_pages = _collect_pages(config, context)
+    failures = count_failures(context.output)
+    if num_pages == 0:
+        raise BessemerError(
+            f"stage {context.stage!r} collected no page; what was tried failed for these reasons: "
+            f"{_in_words(failures) or 'nothing was tried'}. See {context.output / FAILURES_NAME}"
+        )
+    files = [path for path in sorted(context.output.iterdir()) if path.name != FAILURES_NAME]
+    num_bytes = sum(path.stat().st_size for path in files)
+    context.say(f"{num_pages:,} pages in {len(files)} WARC files, {num_bytes / 1e6:.1f} MB")
+    if failures:
+        context.say(f"{failures.total():,} tries gave no page: {_in_words(failures)}")
+    return {
+        "pages": num_pages,
+        "failed": failures.total(),
+        "failed_by_reason": dict(sorted(failures.items())),
+        "files": len(files),
+        "bytes": num_bytes,
+    }
+
+
+def _collect_pages(config: CollectConfig, context: StageContext) -> int:
+    if config.source == "builtin":
+        return collect_builtin(config, context)
+    if config.source == "path":
+        head = warc_head(config.crawl, warc_date(file_epoch()), "local files")
+        return collect_files(config, context, head)
+    clock = crawl_clock()
+    head = warc_head(config.crawl, warc_date(clock()), "crawl")
+    plan = CrawlPlan(config.urls, config.max_pages, config.max_file_bytes, head, clock)
+    return crawl(config.crawl, plan, context).num_pages
+
+
+def _in_words(failures: dict[str, int]) -> str:
+    ordered = sorted(failures.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} ({count})" for reason, count in ordered)

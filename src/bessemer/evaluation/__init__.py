@@ -1,0 +1,1 @@
+"""Measuring models: bits per byte, questions answered, statistics with intervals."""

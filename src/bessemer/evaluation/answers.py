@@ -1,0 +1,77 @@
+"""Asking a model questions and judging what it says: the part that evaluation and preferences share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bessemer.formats.jsonl import read_jsonl
+from bessemer.inference.engine import Completion, Engine
+from bessemer.inference.sampling import SamplingParams
+from bessemer.model.transformer import Transformer
+from bessemer.runner.context import StageContext
+from bessemer.synthesize.conversations import Question
+from bessemer.synthesize.verify import Verified, verify
+from bessemer.tokenization.chat import Message, render_prompt
+from bessemer.tokenization.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a model, judged."""
+
+    question: Question
+    text: str
+    num_tokens: int
+    """The stop token included."""
+    ended: bool
+    """True when the model stopped by itself."""
+    judged: Verified
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.question.to_json(),
+            "answer": self.text,
+            "num_tokens": self.num_tokens,
+            "ended": self.ended,
+            "verdict": self.judged.verdict.value,
+            "reason": self.judged.reason,
+        }
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Questions of a file written by the synthesize stage."""
+    return [Question(**row) for row in read_jsonl(path, required=("text", "kind", "group", "key"))]
+
+
+def chat_engine(model: Transformer, tokenizer: Tokenizer) -> Engine:
+    """An engine that stops where the chat template ends a turn."""
+    return Engine(model, {tokenizer.end_of_turn_id, tokenizer.end_of_text_id}, tokenizer.padding_id)
+
+
+def ask(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    sampling: SamplingParams,
+    seed: int,
+    context: StageContext,
+    description: str,
+) -> list[Answer]:
+    """Put every question to the model as a single user turn; answers in the order of the questions."""
+    prompts = [render_prompt(tokenizer, [Message(role="user", content=q.text)]) for q in questions]
+    with context.progress(description, len(prompts), "answers") as progress:
+        completions = engine.generate(prompts, sampling, seed, lambda done, _: progress.set(done))
+    return [judge(question, completion, tokenizer) for question, completion in zip(questions, completions, strict=True)]
+
+
+def judge(question: Question, completion: Completion, tokenizer: Tokenizer) -> Answer:
+    """An answer and its verdict."""
+    text = tokenizer.decode(completion.token_ids).strip()
+    return Answer(
+        question=question,
+        text=text,
+        num_tokens=len(completion.token_ids),
+        ended=completion.stop_reason == "stop",
+        judged=verify(text, question.key),
+    )

@@ -1,0 +1,120 @@
+"""The evaluate stage: every model of the recipe, side by side, with intervals."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from bessemer.config import Config, Count
+from bessemer.evaluation.answers import Answer, ask, chat_engine, read_questions
+from bessemer.evaluation.bits import bits_per_byte
+from bessemer.evaluation.statistics import Estimate, mean, proportion
+from bessemer.evaluation.table import format_table
+from bessemer.formats.jsonl import write_jsonl
+from bessemer.formats.tokens import read_split
+from bessemer.inference.sampling import SamplingParams
+from bessemer.model.config import flops_per_token
+from bessemer.model.folder import load_model
+from bessemer.runner.context import StageContext
+from bessemer.runner.files import write_atomically
+from bessemer.runner.manifest import Artifact
+from bessemer.synthesize.conversations import Question
+from bessemer.synthesize.stage import QUESTIONS
+from bessemer.synthesize.verify import KEY_DEFINITION, Verdict
+from bessemer.tokenization.tokenizer import load_tokenizer
+from bessemer.training.execute import best_device, torch_dtype
+
+RESULTS = "results.json"
+
+
+class EvaluateConfig(Config):
+    """What is measured."""
+
+    max_new_tokens: Count = 64
+    """Longest answer in tokens; a longer one counts as not ended."""
+    sequence_length: Count = 256
+    """Window of the bits-per-byte measurement, in tokens."""
+    validation_tokens: Count = 100_000
+    """Held-out tokens that are scored at most."""
+    max_questions: Count | None = None
+    """Ask only the first questions of each group; default all."""
+    compute_dtype: Literal["bfloat16", "float32"] = "float32"
+    """Type of the matrix products."""
+
+
+def evaluate(config: EvaluateConfig, context: StageContext) -> dict[str, Any]:
+    """Write results.json (a row a model), answers-<model>.jsonl, and summary.txt with the table."""
+    questions = _limited(read_questions(context.input("conversations").folder / QUESTIONS), config)
+    results: dict[str, dict[str, Estimate]] = {}
+    flops = 0.0
+    for artifact in context.inputs["model"]:
+        row, answers = _evaluate_model(artifact, questions, config, context)
+        results[artifact.stage] = row
+        write_jsonl(context.output / f"answers-{artifact.stage}.jsonl", [a.to_json() for a in answers])
+        shape = load_model(artifact.folder).config
+        flops += flops_per_token(shape, 64) / 3 * sum(answer.num_tokens for answer in answers)
+    table = format_table(results)
+    document = {
+        "key_definition": KEY_DEFINITION,
+        "models": {
+            stage: {name: estimate.to_json() for name, estimate in row.items()}
+            for stage, row in results.items()
+        },
+    }
+    write_atomically(context.output / RESULTS, json.dumps(document, indent=2).encode() + b"\n")
+    write_atomically(context.output / "summary.txt", f"{table}\n\n{KEY_DEFINITION}\n".encode())
+    for line in table.splitlines():
+        context.say(line)
+    final = results[context.inputs["model"][-1].stage]
+    return {name: estimate.value for name, estimate in final.items()} | {"flops": flops}
+
+
+def _evaluate_model(
+    artifact: Artifact, questions: Sequence[Question], config: EvaluateConfig, context: StageContext
+) -> tuple[dict[str, Estimate], list[Answer]]:
+    """All figures of one model, and its answers."""
+    tokenizer = load_tokenizer(artifact.folder)
+    dtype = torch_dtype(config.compute_dtype)
+    model = load_model(artifact.folder, compute_dtype=dtype, device=best_device())
+    validation = read_split(context.input("tokens").folder, "validation")
+    bits = bits_per_byte(model, validation, config.sequence_length, config.validation_tokens)
+    greedy = SamplingParams(temperature=0, max_new_tokens=config.max_new_tokens)
+    label = f"{artifact.stage} answers"
+    answers = ask(chat_engine(model, tokenizer), tokenizer, questions, greedy, 0, context, label)
+    return {"bits_per_byte": bits, **figures(answers)}, answers
+
+
+def figures(answers: Sequence[Answer]) -> dict[str, Estimate]:
+    """Shares and lengths from judged answers, each with its interval."""
+
+    def share(group: Sequence[Answer], verdict: Verdict) -> Estimate:
+        return proportion(sum(a.judged.verdict is verdict for a in group), len(group))
+
+    taught = [a for a in answers if a.question.group == "trained"]
+    held_out = [a for a in answers if a.question.group == "held_out_objects"]
+    nonexistent = [a for a in answers if a.question.group == "nonexistent"]
+    by_kind = {
+        f"answer_accuracy_{kind}": share([a for a in taught if a.question.kind == kind], Verdict.RIGHT)
+        for kind in ("purpose", "module", "returns", "arguments")
+    }
+    return {
+        "answer_accuracy": share(taught, Verdict.RIGHT),
+        "answer_accuracy_held_out_objects": share(held_out, Verdict.RIGHT),
+        "refused_held_out_objects": share(held_out, Verdict.REFUSED),
+        "refused_known": share(taught, Verdict.REFUSED),
+        "made_up_rate": share(nonexistent, Verdict.WRONG),
+        "stop_rate": proportion(sum(a.ended for a in answers), len(answers)),
+        "answer_tokens": mean([a.num_tokens for a in answers]),
+        **by_kind,
+    }
+
+
+def _limited(questions: list[Question], config: EvaluateConfig) -> list[Question]:
+    if config.max_questions is None:
+        return questions
+    seen: dict[str, int] = {}
+    kept = []
+    for question in questions:
+        seen[question.group] = seen.get(question.group, 0) + 1
+        if seen[question.group] <= config.max_questions:
+            kept.append(question)
+    return kept

@@ -1,0 +1,29 @@
+"""summary.txt: the evaluation table and a few real answers, shown when a run ends. Holds no times."""
+
+import textwrap
+
+from bessemer.evaluation.table import format_table
+from bessemer.export.samples import examples, verdict_text
+from bessemer.export.view import RunView
+
+_WIDTH = 100
+
+
+def summary_text(view: RunView, model: str) -> str:
+    """The summary of a run whose final model is the stage `model`. A function of the artifacts alone."""
+    blocks = [format_table(view.results)] if view.results else []
+    chosen = examples(view.answers.get(model, ()))
+    if chosen:
+        answers = [f"{_wrapped('Q', row['text'])}\n{_wrapped('A', row['answer'])}\n     [{verdict_text(row)}]" for row in chosen]
+        blocks.append("\n".join([f"Answers of {model}, chosen by rule:", *answers]))
+    blocks.append(
+        f"Talk with it:  bessemer chat {view.name}\nSee it all:    bessemer report {view.name}"
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _wrapped(mark: str, text: str) -> str:
+    """Text after `  Q  `, wrapped below itself; an empty one is said to be so."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or "(nothing)"
+    shown = textwrap.shorten(plain, 3 * _WIDTH, placeholder=" …")
+    return textwrap.fill(shown, _WIDTH, initial_indent=f"  {mark}  ", subsequent_indent="     ")

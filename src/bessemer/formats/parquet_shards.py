@@ -1,0 +1,75 @@
+"""Parquet files `stem-00000.parquet`, `stem-00001.parquet`, … of bounded size, each written atomically."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bessemer.errors import BessemerError
+from bessemer.runner.files import write_atomically
+
+
+class ShardedParquetWriter:
+    """Collects tables and writes a shard whenever about `max_shard_bytes` (in memory) have come together.
+
+    Bytes depend only on the rows, the order of the tables and the bound. Use as a context manager:
+    leaving it without an error writes the rest; at least one shard is written, so that a reader always
+    finds the schema. Files of the same stem that an earlier attempt left are deleted first.
+    """
+
+    def __init__(self, folder: Path, stem: str, schema: pa.Schema, max_shard_bytes: int) -> None:
+        self._folder = folder
+        self._stem = stem
+        self._schema = schema
+        self._max_shard_bytes = max_shard_bytes
+        self._waiting: list[pa.Table] = []
+        self._waiting_bytes = 0
+        self._num_shards = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        for pattern in (f"{stem}-*.parquet", f".{stem}-*.parquet.partial"):
+            for leftover in sorted(folder.glob(pattern)):
+                leftover.unlink()
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows. The columns must be those of the schema, in any order."""
+        self._waiting.append(table.select(self._schema.names).cast(self._schema))
+        self._waiting_bytes += table.nbytes
+        if self._waiting_bytes >= self._max_shard_bytes:
+            self._write_shard()
+
+    def _write_shard(self) -> None:
+        # One chunk per column: row groups must not depend on how the rows were batched.
+        table = pa.concat_tables([self._schema.empty_table(), *self._waiting]).combine_chunks()
+        table = table.replace_schema_metadata(self._schema.metadata)
+        write_atomically(self._folder / shard_name(self._stem, self._num_shards), parquet_bytes(table))
+        self._num_shards += 1
+        self._waiting, self._waiting_bytes = [], 0
+
+    def __enter__(self) -> "ShardedParquetWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and (self._waiting or self._num_shards == 0):
+            self._write_shard()
+
+
+def shard_name(stem: str, number: int) -> str:
+    """`documents-00003.parquet`."""
+    return f"{stem}-{number:05}.parquet"
+
+
+def shard_paths(folder: Path, stem: str) -> list[Path]:
+    """The shards of a stem in order. Raises BessemerError when there are none."""
+    paths = sorted(folder.glob(f"{stem}-*.parquet"))
+    if not paths:
+        raise BessemerError(
+            f"{folder} holds no {stem}-*.parquet: give the folder of an artifact that has {stem}"
+        )
+    return paths
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file with zstd compression."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()

@@ -1,0 +1,198 @@
+"""The bytes under a WARC file: one continuous stream over plain or gzipped files, with file offsets.
+
+A gzipped WARC is a row of gzip members, by convention one a record (WARC 1.1, annex D). Files in the
+wild also hold one member for everything, or members split in the middle of a record, so the record
+reader sees one stream and asks for the offset of the member that a record starts in. A damaged
+member ends the stream with a `fault`; `recover` continues at the next member that holds a record.
+"""
+
+import zlib
+from dataclasses import dataclass
+from typing import BinaryIO
+
+_CHUNK_BYTES = 1 << 16
+_MAX_INFLATED_BYTES = 1 << 20
+"""Most that one step may inflate: a member of zeros must not fill the memory before anyone asks."""
+_GZIP_MAGIC = b"\x1f\x8b\x08"
+_GZIP_WBITS = 31
+_RECORD_START = b"WARC/"
+
+
+@dataclass(frozen=True)
+class StreamFault:
+    """Where and why the stream ended before the file did."""
+
+    offset: int
+    """File offset of the damaged gzip member."""
+    reason: str
+
+
+class PlainStream:
+    """An uncompressed file. Offsets are exact."""
+
+    def __init__(self, file: BinaryIO, start: int = 0) -> None:
+        file.seek(start)
+        self._file = file
+        self._buffer: bytearray = bytearray()
+        self._offset = start
+        self.fault: StreamFault | None = None
+
+    @property
+    def offset(self) -> int:
+        """File offset of the next unread byte."""
+        return self._offset
+
+    def peek(self, size: int) -> bytes:
+        """Up to `size` bytes without consuming them; fewer only at the end or before a fault."""
+        while len(self._buffer) < size and self._fill():
+            pass
+        return bytes(self._buffer[:size])
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; fewer only at the end or before a fault."""
+        taken = self.peek(size)
+        self._consume(len(taken))
+        return taken
+
+    def skip(self, size: int) -> int:
+        """Consume up to `size` bytes without holding them all. Returns how many there were."""
+        skipped = 0
+        while skipped < size and (taken := self.read(min(size - skipped, _CHUNK_BYTES))):
+            skipped += len(taken)
+        return skipped
+
+    def skip_to(self, marker: bytes) -> bool:
+        """Consume everything before the next `marker`; False, with all consumed, when there is none."""
+        while (found := self._buffer.find(marker)) < 0:
+            self._consume(max(0, len(self._buffer) - len(marker) + 1))
+            if not self._fill():
+                self._consume(len(self._buffer))
+                return False
+        self._consume(found)
+        return True
+
+    def recover(self) -> bool:
+        """Continue after a fault. A plain stream has none, so there is nothing left to read."""
+        return False
+
+    def _consume(self, size: int) -> None:
+        del self._buffer[:size]
+        self._offset += size
+
+    def _fill(self) -> bool:
+        chunk = self._file.read(_CHUNK_BYTES)
+        self._buffer += chunk
+        return bool(chunk)
+
+
+class GzipStream(PlainStream):
+    """A file of gzip members. An offset is that of the member which holds the next unread byte."""
+
+    def __init__(self, file: BinaryIO, start: int = 0) -> None:
+        super().__init__(file, start)
+        self._restart(start)
+
+    @property
+    def offset(self) -> int:
+        return self._members[0][1]
+
+    def recover(self) -> bool:
+        """Continue at the next member after the fault that starts with a record, if there is one."""
+        assert self.fault is not None, "recover is for streams that ended in a fault"
+        offset = self.fault.offset
+        while (offset := _find_in_file(self._file, _GZIP_MAGIC, offset + 1)) >= 0:
+            if _starts_with_record(self._file, offset):
+                self._restart(offset)
+                return True
+        return False
+
+    def _restart(self, offset: int) -> None:
+        self._file.seek(offset)
+        self._buffer.clear()
+        self._compressed = b""
+        self._compressed_end = offset  # file offset just after self._compressed
+        self._inflater = None
+        self._consumed = 0
+        self._produced = 0
+        self._members = [(0, offset)]  # (position in the stream, file offset), oldest first
+        self.fault = None
+
+    def _consume(self, size: int) -> None:
+        del self._buffer[:size]
+        self._consumed += size
+        while len(self._members) > 1 and self._members[1][0] <= self._consumed:
+            del self._members[0]
+
+    def _read_compressed(self) -> bool:
+        chunk = self._file.read(_CHUNK_BYTES)
+        self._compressed += chunk
+        self._compressed_end += len(chunk)
+        return bool(chunk)
+
+    def _open_member(self) -> bool:
+        while True:
+            self._compressed = self._compressed.lstrip(b"\0")  # gzip allows padding between members
+            if self._compressed or not self._read_compressed():
+                break
+        if not self._compressed:
+            return False
+        offset = self._compressed_end - len(self._compressed)
+        self._inflater = zlib.decompressobj(_GZIP_WBITS)
+        if self._members[-1][0] == self._produced:
+            self._members.pop()  # an empty member held no byte of the stream
+        self._members.append((self._produced, offset))
+        return True
+
+    def _fill(self) -> bool:
+        """Inflate some more. False at the end of the file and at a fault."""
+        while self.fault is None:
+            if self._inflater is None and not self._open_member():
+                return False
+            assert self._inflater is not None
+            member_offset = self._members[-1][1]
+            if not self._compressed and not self._read_compressed():
+                self.fault = StreamFault(member_offset, "the file ends inside a gzip member")
+                return False
+            try:
+                inflated = self._inflater.decompress(self._compressed, _MAX_INFLATED_BYTES)
+            except zlib.error as error:
+                self.fault = StreamFault(member_offset, f"gzip: {error}")
+                return False
+            self._compressed = self._inflater.unconsumed_tail
+            if self._inflater.eof:
+                self._compressed = self._inflater.unused_data
+                self._inflater = None
+            self._buffer += inflated
+            self._produced += len(inflated)
+            if inflated:
+                return True
+        return False
+
+
+def open_stream(file: BinaryIO, start: int = 0) -> PlainStream:
+    """The stream over a file from `start` on, by its magic bytes. `start` is a record's offset."""
+    file.seek(0)
+    is_gzip = file.read(2) == _GZIP_MAGIC[:2]
+    return GzipStream(file, start) if is_gzip else PlainStream(file, start)
+
+
+def _find_in_file(file: BinaryIO, marker: bytes, start: int) -> int:
+    """File offset of the first `marker` at or after `start`, or -1."""
+    file.seek(start)
+    overlap = b""
+    while chunk := file.read(1 << 20):
+        window = overlap + chunk
+        if (found := window.find(marker)) >= 0:
+            return start - len(overlap) + found
+        overlap = window[-(len(marker) - 1) :]
+        start += len(chunk)
+    return -1
+
+
+def _starts_with_record(file: BinaryIO, offset: int) -> bool:
+    file.seek(offset)
+    try:
+        head = zlib.decompressobj(_GZIP_WBITS).decompress(file.read(4096), len(_RECORD_START))
+    except zlib.error:
+        return False
+    return head == _RECORD_START

@@ -1,0 +1,102 @@
+"""The output head and its cross-entropy as one function that never holds float32 logits.
+
+Shapes: S supervised tokens, D hidden, V vocabulary, C tokens in a chunk.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numba import carray, njit
+from torch import Tensor
+
+from bessemer.model.kernels.numbers import MATHS, exp, narrow, widen
+from bessemer.model.kernels.threads import ELEMENT_BYTES, FIRST, NUM_CHUNKS, Kernel, next_chunk, pointer
+
+_ROWS_PER_CHUNK = 8
+# The logits of this many tokens stay in cache between the product that makes them and the softmax.
+_TOKENS_PER_PRODUCT = 1024
+
+
+def linear_cross_entropy(hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor) -> Tensor:
+    """log softmax(hidden weight^T)[target] of every token, float32 [S]; on the CPU.
+
+    The products run in the hidden's dtype (bfloat16 or float32) and the softmax in float32. Where a
+    gradient will be needed, the forward pass leaves softmax - onehot, minus the gradient of the result
+    by the logits, in the logits' own memory [S, V]; the backward pass is two products.
+    """
+    return _LinearCrossEntropy.apply(hidden_SD, weight_VD, targets_S)  # type: ignore[no-any-return]
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor) -> Tensor:  # type: ignore[override]
+        num_tokens, vocab_size = len(hidden_SD), len(weight_VD)
+        cast_VD = weight_VD.to(hidden_SD.dtype)
+        is_training = any(ctx.needs_input_grad)
+        kept = num_tokens if is_training else min(num_tokens, _TOKENS_PER_PRODUCT)
+        logits_SV = hidden_SD.new_empty(kept, vocab_size)
+        log_probabilities_S = torch.empty(num_tokens, dtype=torch.float32)
+        for start in range(0, num_tokens, _TOKENS_PER_PRODUCT):
+            tokens = slice(start, min(start + _TOKENS_PER_PRODUCT, num_tokens))
+            count = tokens.stop - start
+            logits_CV = logits_SV[tokens] if is_training else logits_SV[:count]
+            torch.mm(hidden_SD[tokens], cast_VD.T, out=logits_CV)
+            arrays = (logits_CV, targets_S[tokens].contiguous(), log_probabilities_S[tokens])
+            _softmax_minus_onehot(-(-count // _ROWS_PER_CHUNK), *arrays, count, vocab_size, int(is_training))
+        if is_training:
+            ctx.save_for_backward(hidden_SD, cast_VD, logits_SV)
+            ctx.weight_dtype = weight_VD.dtype
+        return log_probabilities_S
+
+    @staticmethod
+    def backward(ctx, d_out_S: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        hidden_SD, cast_VD, d_logits_SV = ctx.saved_tensors
+        # Rows are scaled on the narrow side of both products, which is D wide and not V.
+        scale_S1 = -d_out_S.unsqueeze(1)
+        d_hidden_SD = (torch.mm(d_logits_SV, cast_VD) * scale_S1).to(hidden_SD.dtype)
+        d_weight_VD = torch.mm(d_logits_SV.T, (hidden_SD * scale_S1).to(hidden_SD.dtype))
+        return d_hidden_SD, d_weight_VD.to(ctx.weight_dtype), None
+
+
+@njit(fastmath=MATHS, error_model="numpy")
+def _log_probability(logits, target, weights, is_training):
+    """`weights` is float32 room for one row. Overwrites the logits when training."""
+    highest = np.float32(-np.inf)
+    for i in range(len(logits)):
+        highest = max(highest, widen(logits[i]))
+    total = np.float32(0.0)
+    for i in range(len(logits)):
+        weight = exp(widen(logits[i]) - highest)
+        weights[i] = weight
+        total += weight
+    log_probability = widen(logits[target]) - highest - np.float32(math.log(total))
+    if is_training:
+        inverse = np.float32(1.0) / total
+        for i in range(len(logits)):
+            logits[i] = narrow(weights[i] * inverse, logits)
+        logits[target] = narrow(weights[target] * inverse - np.float32(1.0), logits)
+    return log_probability
+
+
+@njit(fastmath=MATHS, error_model="numpy")
+def _rows(job, words, element):
+    num_rows, vocab_size, is_training = words[6], words[7], words[8] != 0
+    logits_SV = carray(pointer(words[3], element), (num_rows, vocab_size))
+    targets_S = carray(pointer(words[4], np.int64), (num_rows,))
+    log_probabilities_S = carray(pointer(words[5], np.float32), (num_rows,))
+    weights = np.empty(vocab_size, dtype=np.float32)
+    chunk = next_chunk(job)
+    while chunk < words[NUM_CHUNKS]:
+        for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
+            log_probabilities_S[row] = _log_probability(logits_SV[row], targets_S[row], weights, is_training)
+        chunk = next_chunk(job)
+
+
+@Kernel
+def _softmax_minus_onehot(job):
+    words = carray(job, (FIRST + 6,))
+    if words[ELEMENT_BYTES] == 2:
+        _rows(job, words, np.uint16)
+    else:
+        _rows(job, words, np.float32)

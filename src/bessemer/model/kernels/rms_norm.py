@@ -1,0 +1,131 @@
+"""RMSNorm, forward and backward in one pass over memory each (Zhang & Sennrich 2019, equation 4).
+
+Shapes: S rows, D the width that is normalised, C chunks of rows.
+"""
+
+import numpy as np
+import torch
+from numba import carray, njit
+from torch import Tensor
+
+from bessemer.model.kernels.numbers import MATHS, narrow, widen
+from bessemer.model.kernels.threads import ELEMENT_BYTES, FIRST, NUM_CHUNKS, Kernel, next_chunk, pointer
+
+_ROWS_PER_CHUNK = 64
+
+
+def fused_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Same contract as `bessemer.model.layers.rms_norm`; x is bfloat16 or float32 on the CPU."""
+    return _RMSNorm.apply(x, weight, eps)  # type: ignore[no-any-return]
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[override]
+        x = x.contiguous()
+        weight_D = weight.detach().float().contiguous()
+        width = x.shape[-1]
+        num_rows = x.numel() // width
+        out = torch.empty_like(x)
+        inverse_rms_S = torch.empty(num_rows, dtype=torch.float32)
+        _forward(_chunks(num_rows), x, weight_D, out, inverse_rms_S, num_rows, width, eps)
+        ctx.save_for_backward(x, weight_D, inverse_rms_S)
+        ctx.weight_dtype = weight.dtype
+        return out
+
+    @staticmethod
+    def backward(ctx, d_out: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        x, weight_D, inverse_rms_S = ctx.saved_tensors
+        d_out = d_out.contiguous()
+        num_rows, width = len(inverse_rms_S), len(weight_D)
+        d_x = torch.empty_like(x)
+        # One sum a chunk, added up in the order of the chunks: the same bytes for any threads.
+        d_weight_CD = torch.zeros(_chunks(num_rows), width)
+        arrays = (x, d_out, weight_D, inverse_rms_S, d_x, d_weight_CD)
+        _backward(_chunks(num_rows), *arrays, num_rows, width)
+        return d_x, d_weight_CD.sum(0).to(ctx.weight_dtype), None
+
+
+def _chunks(num_rows: int) -> int:
+    return -(-num_rows // _ROWS_PER_CHUNK)
+
+
+@njit(fastmath=MATHS, error_model="numpy")
+def normalize_row(x, weight, out, eps):
+    """out = weight * x / rms; returns 1 / rms. The normalised value is rounded to the element type
+    before it is scaled, as transformers' LlamaRMSNorm does."""
+    width = len(weight)
+    total = np.float32(0.0)
+    for i in range(width):
+        value = widen(x[i])
+        total += value * value
+    inverse_rms = np.float32(1.0) / np.sqrt(total / np.float32(width) + eps)
+    for i in range(width):
+        normed = widen(narrow(widen(x[i]) * inverse_rms, out))
+        out[i] = narrow(normed * widen(narrow(weight[i], out)), out)
+    return inverse_rms
+
+
+@njit(fastmath=MATHS, error_model="numpy")
+def normalize_row_backward(x, d_out, weight, inverse_rms, d_x, d_weight):
+    """d_x = (d_n - n mean(d_n n)) / rms with n = x / rms and d_n = weight d_out: the part of the
+    gradient along n cannot change n. Adds n d_out to d_weight."""
+    width = len(weight)
+    along = np.float32(0.0)
+    for i in range(width):
+        normed_gradient = widen(x[i]) * inverse_rms * widen(d_out[i])
+        along += normed_gradient * weight[i]
+        d_weight[i] += normed_gradient
+    along = along / np.float32(width) * inverse_rms
+    for i in range(width):
+        d_x[i] = narrow((widen(d_out[i]) * weight[i] - widen(x[i]) * along) * inverse_rms, d_x)
+
+
+@njit(fastmath=MATHS, error_model="numpy")
+def _forward_rows(job, words, element):
+    num_rows, width, eps = words[7], words[8], np.float32(np.int64(words[9]).view(np.float64))
+    x_SD = carray(pointer(words[3], element), (num_rows, width))
+    weight_D = carray(pointer(words[4], np.float32), (width,))
+    out_SD = carray(pointer(words[5], element), (num_rows, width))
+    inverse_rms_S = carray(pointer(words[6], np.float32), (num_rows,))
+    chunk = next_chunk(job)
+    while chunk < words[NUM_CHUNKS]:
+        for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
+            inverse_rms_S[row] = normalize_row(x_SD[row], weight_D, out_SD[row], eps)
+        chunk = next_chunk(job)
+
+
+@Kernel
+def _forward(job):
+    words = carray(job, (FIRST + 7,))
+    if words[ELEMENT_BYTES] == 2:
+        _forward_rows(job, words, np.uint16)
+    else:
+        _forward_rows(job, words, np.float32)
+
+
+@njit(fastmath=MATHS, error_model="numpy")
+def _backward_rows(job, words, element):
+    num_rows, width = words[9], words[10]
+    x_SD = carray(pointer(words[3], element), (num_rows, width))
+    d_out_SD = carray(pointer(words[4], element), (num_rows, width))
+    weight_D = carray(pointer(words[5], np.float32), (width,))
+    inverse_rms_S = carray(pointer(words[6], np.float32), (num_rows,))
+    d_x_SD = carray(pointer(words[7], element), (num_rows, width))
+    d_weight_CD = carray(pointer(words[8], np.float32), (words[NUM_CHUNKS], width))
+    chunk = next_chunk(job)
+    while chunk < words[NUM_CHUNKS]:
+        for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
+            normalize_row_backward(
+                x_SD[row], d_out_SD[row], weight_D, inverse_rms_S[row], d_x_SD[row], d_weight_CD[chunk]
+            )
+        chunk = next_chunk(job)
+
+
+@Kernel
+def _backward(job):
+    words = carray(job, (FIRST + 8,))
+    if words[ELEMENT_BYTES] == 2:
+        _backward_rows(job, words, np.uint16)
+    else:
+        _backward_rows(job, words, np.float32)

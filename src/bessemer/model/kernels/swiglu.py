@@ -1,0 +1,100 @@
+"""SwiGLU, forward and backward in one pass each (Shazeer 2020, "GLU Variants Improve Transformer").
+
+Shapes: S rows, F feed-forward width; gate and up lie side by side in one row of 2 F.
+"""
+
+import numpy as np
+import torch
+from numba import carray, njit
+from torch import Tensor
+
+from bessemer.model.kernels.numbers import MATHS, exp, narrow, widen
+from bessemer.model.kernels.threads import ELEMENT_BYTES, FIRST, NUM_CHUNKS, Kernel, next_chunk, pointer
+
+_ROWS_PER_CHUNK = 32
+_ONE = np.float32(1.0)
+
+
+def fused_swiglu(gate_up: Tensor) -> Tensor:
+    """Same contract as `bessemer.model.layers.swiglu`, in bfloat16 or float32 on the CPU; computed in
+    float32 and rounded once."""
+    return _SwiGLU.apply(gate_up)  # type: ignore[no-any-return]
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate_up: Tensor) -> Tensor:  # type: ignore[override]
+        gate_up = gate_up.contiguous()
+        ctx.save_for_backward(gate_up)
+        width = gate_up.shape[-1] // 2
+        out = gate_up.new_empty(*gate_up.shape[:-1], width)
+        num_rows = out.numel() // width
+        _forward(_chunks(num_rows), gate_up, out, num_rows, width)
+        return out
+
+    @staticmethod
+    def backward(ctx, d_out: Tensor) -> Tensor:  # type: ignore[override]
+        (gate_up,) = ctx.saved_tensors
+        d_gate_up = torch.empty_like(gate_up)
+        width = gate_up.shape[-1] // 2
+        num_rows = gate_up.numel() // (2 * width)
+        _backward(_chunks(num_rows), gate_up, d_out.contiguous(), d_gate_up, num_rows, width)
+        return d_gate_up
+
+
+def _chunks(num_rows: int) -> int:
+    return -(-num_rows // _ROWS_PER_CHUNK)
+
+
+@njit(fastmath=MATHS, error_model="numpy")
+def _forward_rows(job, words, element):
+    num_rows, width = words[5], words[6]
+    gate_up_SF = carray(pointer(words[3], element), (num_rows, 2 * width))
+    out_SF = carray(pointer(words[4], element), (num_rows, width))
+    chunk = next_chunk(job)
+    while chunk < words[NUM_CHUNKS]:
+        for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
+            gates, ups, out = gate_up_SF[row, :width], gate_up_SF[row, width:], out_SF[row]
+            for i in range(width):
+                gate = widen(gates[i])
+                out[i] = narrow(gate / (_ONE + exp(-gate)) * widen(ups[i]), out)
+        chunk = next_chunk(job)
+
+
+@Kernel
+def _forward(job):
+    words = carray(job, (FIRST + 4,))
+    if words[ELEMENT_BYTES] == 2:
+        _forward_rows(job, words, np.uint16)
+    else:
+        _forward_rows(job, words, np.float32)
+
+
+@njit(fastmath=MATHS, error_model="numpy")
+def _backward_rows(job, words, element):
+    """d silu(g) / d g = sigmoid(g) (1 + g (1 - sigmoid(g)))."""
+    num_rows, width = words[6], words[7]
+    gate_up_SF = carray(pointer(words[3], element), (num_rows, 2 * width))
+    d_out_SF = carray(pointer(words[4], element), (num_rows, width))
+    d_gate_up_SF = carray(pointer(words[5], element), (num_rows, 2 * width))
+    chunk = next_chunk(job)
+    while chunk < words[NUM_CHUNKS]:
+        for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
+            gates, ups, d_out = gate_up_SF[row, :width], gate_up_SF[row, width:], d_out_SF[row]
+            d_gates, d_ups = d_gate_up_SF[row, :width], d_gate_up_SF[row, width:]
+            for i in range(width):
+                gate, gradient = widen(gates[i]), widen(d_out[i])
+                sigmoid = _ONE / (_ONE + exp(-gate))
+                d_silu = sigmoid * (_ONE + gate * (_ONE - sigmoid))
+                d_gates[i] = narrow(gradient * widen(ups[i]) * d_silu, d_gates)
+                d_ups[i] = narrow(gradient * gate * sigmoid, d_ups)
+        chunk = next_chunk(job)
+
+
+@Kernel
+def _backward(job):
+    words = carray(job, (FIRST + 5,))
+    if words[ELEMENT_BYTES] == 2:
+        _backward_rows(job, words, np.uint16)
+    else:
+        _backward_rows(job, words, np.float32)

@@ -1,0 +1,162 @@
+"""The table of contents: every stage kind, its config, what it needs and what it makes.
+
+Code is named here as "module:attribute" and imported when a recipe uses it, so that commands which
+only look at run folders start without importing torch.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bessemer.config import Config
+from bessemer.runner.context import Metrics, StageContext
+
+StageFunction = Callable[[Any, StageContext], Metrics]
+
+
+@dataclass(frozen=True)
+class Need:
+    """An artifact kind that a stage reads."""
+
+    kind: str
+    every: bool = False
+    """All earlier artifacts of this kind in recipe order, not only the nearest one."""
+    optional: bool = False
+    """The stage also runs in a recipe that makes none."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of stage. `config` and `run` are objects, or "module:attribute" to import on demand."""
+
+    kind: str
+    config: type[Config] | str
+    needs: tuple[Need, ...]
+    makes: str
+    """Kind of the artifact that `context.output` becomes."""
+    run: StageFunction | str
+    format_version: int = 1
+    """Raise it when the same config and inputs would make other files: old artifacts are then redone."""
+    measured: tuple[str, ...] = ()
+    """Patterns of files whose content depends on how long things took; left out of the digest."""
+    outside_files: Callable[[Any], Sequence[str]] = lambda config: ()
+    """From the config: files, folders and globs that the stage reads besides its inputs. The stage is
+    redone when their content changes."""
+
+    def config_type(self) -> type[Config]:
+        """The config class; imports its module."""
+        return imported(self.config) if isinstance(self.config, str) else self.config
+
+    def function(self) -> StageFunction:
+        """The function that does the work; imports its module."""
+        return imported(self.run) if isinstance(self.run, str) else self.run
+
+
+def imported(reference: str) -> Any:
+    """The object that "module:attribute" names."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def stage_table(stages: Iterable[Stage]) -> Mapping[str, Stage]:
+    """Stages by kind."""
+    return {stage.kind: stage for stage in stages}
+
+
+STAGES: Mapping[str, Stage] = stage_table(
+    [
+        # Data
+        Stage(
+            kind="collect",
+            config="bessemer.collect.stage:CollectConfig",
+            needs=(),
+            makes="pages",
+            run="bessemer.collect.stage:collect",
+            outside_files=lambda config: config.paths,
+        ),
+        Stage(
+            kind="curate",
+            config="bessemer.curate.stage:CurateConfig",
+            needs=(Need("pages"),),
+            makes="documents",
+            run="bessemer.curate.stage:curate",
+        ),
+        Stage(
+            kind="tokenizer",
+            config="bessemer.tokenization.stage:TokenizerConfig",
+            needs=(Need("documents"),),
+            makes="tokenizer",
+            run="bessemer.tokenization.stage:train_tokenizer",
+        ),
+        Stage(
+            kind="tokens",
+            config="bessemer.tokenization.tokens_stage:TokensConfig",
+            needs=(Need("documents"), Need("tokenizer")),
+            makes="tokens",
+            run="bessemer.tokenization.tokens_stage:encode_tokens",
+        ),
+        # The base model
+        Stage(
+            kind="pretrain",
+            config="bessemer.training.pretrain:PretrainConfig",
+            needs=(Need("tokens"), Need("tokenizer")),
+            makes="model",
+            run="bessemer.training.pretrain:pretrain",
+        ),
+        # The assistant
+        Stage(
+            kind="synthesize",
+            config="bessemer.synthesize.stage:SynthesizeConfig",
+            needs=(Need("documents"),),
+            makes="conversations",
+            run="bessemer.synthesize.stage:synthesize",
+        ),
+        Stage(
+            kind="sft",
+            config="bessemer.training.sft:SftConfig",
+            needs=(Need("model"), Need("conversations")),
+            makes="model",
+            run="bessemer.training.sft:sft",
+        ),
+        Stage(
+            kind="prefer",
+            config="bessemer.synthesize.prefer:PreferConfig",
+            needs=(Need("model"), Need("conversations")),
+            makes="preferences",
+            run="bessemer.synthesize.prefer:prefer",
+        ),
+        Stage(
+            kind="dpo",
+            config="bessemer.training.dpo:DpoConfig",
+            needs=(Need("model"), Need("preferences"), Need("conversations")),
+            makes="model",
+            run="bessemer.training.dpo:dpo",
+        ),
+        # Proof and delivery
+        Stage(
+            kind="evaluate",
+            config="bessemer.evaluation.stage:EvaluateConfig",
+            needs=(Need("model", every=True), Need("tokens"), Need("conversations")),
+            makes="evaluation",
+            run="bessemer.evaluation.stage:evaluate",
+        ),
+        Stage(
+            kind="export",
+            config="bessemer.export.stage:ExportConfig",
+            needs=(
+                Need("model", every=True),
+                Need("evaluation", optional=True),
+                Need("pages", every=True, optional=True),
+                Need("documents", every=True, optional=True),
+                Need("tokenizer", every=True, optional=True),
+                Need("tokens", every=True, optional=True),
+                Need("conversations", every=True, optional=True),
+                Need("preferences", every=True, optional=True),
+            ),
+            makes="export",
+            run="bessemer.export.stage:export",
+            measured=("README.md", "report.html"),
+        ),
+    ]
+)

@@ -1,0 +1,136 @@
+"""The synthesize stage: questions and answers by rule from the curated documentation."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from bessemer.config import Config, Count
+from bessemer.errors import BessemerError
+from bessemer.formats.jsonl import write_jsonl
+from bessemer.runner.context import StageContext
+from bessemer.synthesize.conversations import (
+    ambiguous_shorts,
+    fabricated_names,
+    follow_up_conversations,
+    held_out_questions,
+    known_conversations,
+    nonexistent_questions,
+    practice_questions,
+    small_talk_conversations,
+    unknown_conversations,
+)
+from bessemer.synthesize.documentation import Documentation, read_documentation
+from bessemer.synthesize.facts import Fact
+
+CONVERSATIONS = "conversations.jsonl"
+QUESTIONS = "questions.jsonl"
+PRACTICE = "practice.jsonl"
+FACTS = "facts.jsonl"
+
+
+class SynthesizeConfig(Config):
+    """Which facts are asked about, and how often."""
+
+    objects: Count = 1100
+    """Documented objects whose answers are taught."""
+    modules: tuple[str, ...] = ()
+    """Ask only about objects that lie directly in these modules; default all."""
+    held_out_objects: Count = 150
+    """Documented objects that are asked about in evaluation only."""
+    phrasings: int = Field(default=8, ge=1)
+    """Training phrasings of each question about an object."""
+    unknown_share: float = Field(default=0.25, ge=0, lt=1)
+    """Share of the conversations that ask about something that does not exist."""
+    follow_up_share: float = Field(default=0.06, ge=0, lt=1)
+    """Share of the conversations with a second question that refers back."""
+    small_talk_repeats: int = Field(default=15, ge=0)
+    """How often each greeting and the like occurs."""
+    nonexistent_questions: Count = 600
+    """Evaluation questions about names that do not exist; none of them is used for training."""
+    practice_unknown: Count = 1200
+    """Further names that do not exist, kept for preference sampling."""
+    max_summary_characters: Count = 90
+    """Objects with a longer first sentence are left out."""
+    max_arguments: Count = 5
+    """Argument lists longer than this are not asked about."""
+
+
+def synthesize(config: SynthesizeConfig, context: StageContext) -> dict[str, Any]:
+    """Write conversations.jsonl (training), questions.jsonl (evaluation), practice.jsonl (preferences)
+    and facts.jsonl (what the verifier holds answers against)."""
+    documentation = read_documentation(
+        context.input("documents").folder, config.max_summary_characters, config.max_arguments
+    )
+    facts, held_out = _choose(documentation, config, context)
+    known = documentation.names
+    shorts = frozenset(name.rpartition(".")[2] for name in known)
+    ambiguous = ambiguous_shorts(known)
+    generator = np.random.Generator(np.random.Philox(context.seed))
+    conversations = known_conversations(facts, ambiguous, config.phrasings, generator)
+    others = config.unknown_share + config.follow_up_share
+    total = round(len(conversations) / (1 - others))
+    num_unknown = round(total * config.unknown_share)
+    names = fabricated_names(
+        facts, known, config.nonexistent_questions + config.practice_unknown + num_unknown, generator
+    )
+    for_evaluation = names[: config.nonexistent_questions]
+    for_practice = names[config.nonexistent_questions :][: config.practice_unknown]
+    for_training = names[config.nonexistent_questions + config.practice_unknown :]
+    conversations += unknown_conversations(for_training, shorts, generator)
+    conversations += follow_up_conversations(
+        facts, ambiguous, round(total * config.follow_up_share), generator
+    )
+    conversations += small_talk_conversations(config.small_talk_repeats, generator)
+    questions = [
+        *held_out_questions(facts, ambiguous, "trained", generator),
+        *held_out_questions(held_out, ambiguous, "held_out_objects", generator),
+        *nonexistent_questions(for_evaluation, shorts, generator),
+    ]
+    practice = practice_questions(facts, ambiguous, for_practice, shorts, generator)
+    write_jsonl(context.output / CONVERSATIONS, conversations)
+    write_jsonl(context.output / QUESTIONS, [question.to_json() for question in questions])
+    write_jsonl(context.output / PRACTICE, [question.to_json() for question in practice])
+    rows = [{**fact.to_json(), "group": "trained"} for fact in facts]
+    rows += [{**fact.to_json(), "group": "held_out_objects"} for fact in held_out]
+    write_jsonl(context.output / FACTS, rows)
+    kinds = Counter(row["kind"] for row in conversations)
+    context.say(
+        f"{len(conversations):,} conversations about {len(facts):,} of {len(documentation.facts):,} "
+        f"usable objects ({len(known):,} documented); {len(questions):,} evaluation questions"
+    )
+    return {
+        "documented_objects": len(known),
+        "usable_objects": len(documentation.facts),
+        "objects": len(facts),
+        "held_out_objects": len(held_out),
+        "conversations": len(conversations),
+        "questions": len(questions),
+        **{f"conversations_{kind}": count for kind, count in sorted(kinds.items())},
+    }
+
+
+def _choose(
+    documentation: Documentation, config: SynthesizeConfig, context: StageContext
+) -> tuple[list[Fact], list[Fact]]:
+    """Objects to teach and objects to hold out, drawn by seed."""
+    wanted = config.objects + config.held_out_objects
+    facts = documentation.facts
+    if config.modules:
+        facts = [fact for fact in facts if fact.module in config.modules]
+    available = len(facts)
+    if available < 10:
+        raise BessemerError(
+            f"only {available} documented objects with a usable first sentence were found in the documents: "
+            "collect more documentation (collect.source: builtin), name more synthesize.modules, "
+            "or raise synthesize.max_summary_characters"
+        )
+    if available < wanted:
+        context.say(f"{wanted:,} objects wanted, {available:,} found: using what there is")
+    share = config.held_out_objects / wanted
+    total = min(wanted, available)
+    num_held_out = round(total * share)
+    order = np.random.Generator(np.random.Philox([context.seed, 1])).permutation(available)[:total]
+    chosen = [facts[i] for i in order]
+    return chosen[num_held_out:], chosen[:num_held_out]

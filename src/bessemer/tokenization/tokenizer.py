@@ -1,0 +1,161 @@
+"""A byte-level BPE tokenizer: training, loading, saving, and exact encoding of any text or bytes.
+
+The merges are learnt and applied by the `tokenizers` library; the folder written opens in
+`transformers.AutoTokenizer`. Text never turns into a special token, whatever it contains: special
+ids come only from the renderer in `chat.py` and from `end_of_text_id`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from bessemer.errors import BessemerError
+from bessemer.tokenization.template import CHAT_TEMPLATE
+
+END_OF_TEXT = "<|endoftext|>"
+"""Ends a document in pretraining."""
+START_OF_TURN = "<|im_start|>"
+END_OF_TURN = "<|im_end|>"
+"""Ends a turn of a conversation; the model's end-of-sequence token."""
+PADDING = "<|pad|>"
+"""A token of its own: padding with the end token teaches a model never to stop."""
+SPECIAL_TOKENS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN, PADDING)
+
+# Words with one leading space or sign, single digits (so that numbers have one spelling), runs of
+# signs, line ends apart from what follows them. The last point lets a turn's header end in "\n"
+# and stay a token sequence of its own, whatever the turn's text begins with.
+SPLIT_PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+class Tokenizer:
+    """Encodes text to ids and back; `decode_bytes(encode_bytes(b)) == b` for any bytes."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        """`backend` must be byte-level and know the four special tokens; raises BessemerError."""
+        missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
+        if missing:
+            raise BessemerError(f"tokenizer.json lacks the special tokens {', '.join(missing)}")
+        backend.encode_special_tokens = True  # text that spells "<|im_end|>" stays text
+        self._backend = backend
+        self.end_of_text_id: int = backend.token_to_id(END_OF_TEXT)
+        self.start_of_turn_id: int = backend.token_to_id(START_OF_TURN)
+        self.end_of_turn_id: int = backend.token_to_id(END_OF_TURN)
+        self.padding_id: int = backend.token_to_id(PADDING)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; no special tokens are added or recognised."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """`encode` of many texts on every core."""
+        return [e.ids for e in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Ids of any bytes: valid UTF-8 as text, every other byte as its own token."""
+        ids: list[int] = []
+        while data:
+            try:
+                return ids + self.encode(data.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                ids += self.encode(data[: error.start].decode("utf-8"))
+                ids += [self._byte_ids[byte] for byte in data[error.start : error.end]]
+                data = data[error.end :]
+        return ids
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The exact bytes of a token sequence; special tokens give their names."""
+        return b"".join(self._token_bytes[id] for id in ids)
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """Text of a token sequence; bytes that are not UTF-8 become U+FFFD."""
+        if skip_special:
+            special = {self._backend.token_to_id(token) for token in SPECIAL_TOKENS}
+            ids = [id for id in ids if id not in special]
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json (with the chat template)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(folder / "tokenizer.json"))
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": END_OF_TURN,
+            "pad_token": PADDING,
+            "additional_special_tokens": [END_OF_TEXT, START_OF_TURN],
+            "chat_template": CHAT_TEMPLATE,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 10**9,
+        }
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+    @cached_property
+    def _token_bytes(self) -> list[bytes]:
+        byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
+        special = set(SPECIAL_TOKENS)
+        table = [b""] * self.vocab_size
+        for token, id in self._backend.get_vocab(with_added_tokens=True).items():
+            table[id] = token.encode() if token in special else bytes(byte_of[c] for c in token)
+        return table
+
+    @cached_property
+    def _byte_ids(self) -> list[int]:
+        return [self._backend.token_to_id(character) for character in byte_alphabet()]
+
+
+def byte_alphabet() -> list[str]:
+    """The printable character that stands for each byte in a byte-level vocabulary.
+
+    The mapping of GPT-2: printable Latin-1 bytes stand for themselves, the others are moved to
+    U+0100 and up in order (Radford et al. 2019, section 2.2; `bytes_to_unicode` of their release).
+    """
+    own = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)}
+    moved = iter(range(256, 512))
+    return [chr(byte) if byte in own else chr(next(moved)) for byte in range(256)]
+
+
+def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
+    """Learn `vocab_size` tokens (256 bytes, the special tokens and merges) from texts.
+
+    Raises BessemerError when vocab_size leaves no room for the bytes and special tokens.
+    """
+    smallest = 256 + len(SPECIAL_TOKENS)
+    if vocab_size < smallest:
+        raise BessemerError(f"vocab_size {vocab_size} is too small; use at least {smallest}")
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=byte_alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return Tokenizer(backend)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read `tokenizer.json` from a folder. Raises BessemerError when it is missing or unreadable."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise BessemerError(f"{path} is missing: {folder} holds no tokenizer")
+    try:
+        return Tokenizer(tokenizers.Tokenizer.from_file(str(path)))
+    except BessemerError:
+        raise
+    except Exception as error:  # the library raises bare Exception for malformed JSON
+        raise BessemerError(f"{path} cannot be read as a tokenizer: {error}") from error

@@ -1,0 +1,190 @@
+"""The dpo stage: the model moves towards chosen answers and away from rejected ones."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from bessemer.config import Config, Count
+from bessemer.formats.jsonl import read_jsonl
+from bessemer.model.config import flops_per_token, parameter_count
+from bessemer.model.folder import load_model
+from bessemer.model.transformer import Transformer
+from bessemer.objectives.language_modeling import sum_by_document, target_log_probabilities
+from bessemer.objectives.preference import DirectPreference, PairBatch
+from bessemer.runner.context import StageContext
+from bessemer.runner.files import write_atomically
+from bessemer.tokenization.chat import Rendered, render
+from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
+from bessemer.training.batches import Batch, row_of_conversations, stack_rows
+from bessemer.training.execute import Cadence, best_device, torch_dtype, train
+from bessemer.training.finish import write_model
+from bessemer.training.loop import Plan
+from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.packing import PackedEpochs
+from bessemer.training.schedules import ScheduleConfig
+
+Pair = tuple[Rendered, Rendered]
+"""(chosen, rejected)"""
+
+
+class DpoConfig(Config):
+    """How preferences are learnt."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Strength of the pull towards the reference model; smaller lets the policy move further."""
+    chosen_weight: float = Field(default=1.0, ge=0)
+    """Weight of the chosen answers' likelihood beside the DPO loss (RPO); 0 is plain DPO."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the pairs."""
+    sequence_length: Count = 256
+    """Tokens a row; both answers of a pair lie in one row."""
+    batch_tokens: Count = 2048
+    """Tokens a step."""
+    optimizer: OptimizerConfig = OptimizerConfig(kind="adamw", learning_rate=1e-4)
+    """Optimizer and peak learning rates."""
+    schedule: ScheduleConfig = ScheduleConfig(shape="linear", warmup=0.1)
+    """Shape of the learning rate over the run."""
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of the matrix products; weights are kept in float32."""
+    every: Cadence = Cadence(log=5)
+    """Steps between metrics and checkpoints."""
+
+
+class PairRows:
+    """Batches of packed pairs; a pure function of (seed, step)."""
+
+    def __init__(
+        self, pairs: list[Pair], sequence_length: int, padding_id: int, seed: int, device: torch.device
+    ) -> None:
+        """Raises BessemerError for a pair that does not fit a row."""
+        self._pairs = pairs
+        self._length = sequence_length
+        self._padding_id = padding_id
+        self._device = device
+        lengths = [len(chosen.token_ids) + len(rejected.token_ids) for chosen, rejected in pairs]
+        self.packed = PackedEpochs(lengths, sequence_length, seed)
+
+    def batch(self, rows: list[list[int]], references: np.ndarray | None) -> PairBatch:
+        """Rows of pair numbers as a batch; `references` is [pairs, 2] float32, zeros when None."""
+        num_documents = 2 * max(len(row) for row in rows) + 1  # padding is the last document
+        cells, chosen_slots = [], []
+        for number, row in enumerate(rows):
+            documents = [side for pair in row for side in self._pairs[pair]]
+            cells.append(
+                row_of_conversations(
+                    [(d.token_ids, d.loss_mask) for d in documents], self._length, self._padding_id
+                )
+            )
+            chosen_slots += [number * num_documents + 2 * place for place in range(len(row))]
+        items = [pair for row in rows for pair in row]
+        known = np.zeros((len(items), 2), np.float32) if references is None else references[items]
+        chosen = torch.tensor(chosen_slots, device=self._device)
+        return PairBatch(
+            batch=stack_rows(cells).to(self._device),
+            num_documents=num_documents,
+            chosen_slots_P=chosen,
+            rejected_slots_P=chosen + 1,
+            reference_chosen_P=torch.from_numpy(known[:, 0].copy()).to(self._device),
+            reference_rejected_P=torch.from_numpy(known[:, 1].copy()).to(self._device),
+            chosen_tokens_P=torch.tensor(
+                [sum(self._pairs[item][0].loss_mask) for item in items], device=self._device
+            ),
+        )
+
+    def step_rows(self, step: int, num_rows: int) -> list[list[int]]:
+        """Pair numbers of the rows of one step."""
+        return [self.packed.row(step * num_rows + row) for row in range(num_rows)]
+
+
+def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
+    """Train the nearest model on the nearest preferences; it is its own reference at the start."""
+    source = context.input("model").folder
+    tokenizer = load_tokenizer(source)
+    pairs = read_pairs(context.input("preferences").folder / "preferences.jsonl", tokenizer)
+    device = best_device()
+    model = load_model(source, compute_dtype=torch_dtype(config.compute_dtype), device=device)
+    rows = PairRows(pairs, config.sequence_length, tokenizer.padding_id, context.seed, device)
+    references = reference_log_probabilities(
+        model, pairs, rows, context.scratch / "reference.npy", context
+    )
+    num_rows = max(1, config.batch_tokens // config.sequence_length)
+    num_steps = math.ceil(rows.packed.rows_per_epoch() * config.epochs / num_rows)
+    tokens_per_step = num_rows * config.sequence_length
+    context.say(f"{len(pairs):,} pairs, {num_steps:,} steps of {tokens_per_step:,} tokens, beta {config.beta}")
+    plan = Plan(
+        objective=DirectPreference(config.beta, config.chosen_weight),
+        batches=lambda step: [rows.batch(rows.step_rows(step, num_rows), references)],
+        num_steps=num_steps,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        checkpoint_every=config.every.checkpoint,
+    )
+    trained = train(
+        model,
+        plan,
+        context,
+        description="preference optimisation",
+        tokens_per_step=tokens_per_step,
+        cadence=config.every,
+        check=lambda _: {},
+    )
+    difference = write_model(model, context.output, source, tokenizer, context.stage)
+    return {
+        "parameters": parameter_count(model.config),
+        "pairs": len(pairs),
+        **trained.metrics,
+        "flops": flops_per_token(model.config, config.sequence_length) * num_steps * tokens_per_step,
+        "reload_logit_difference": difference,
+    }
+
+
+def read_pairs(path: Path, tokenizer: Tokenizer) -> list[Pair]:
+    """Render every pair of a preferences file. Raises BessemerError with the line of a bad one."""
+    pairs = []
+    for row in read_jsonl(path, required=("prompt", "chosen", "rejected")):
+        pairs.append(
+            (
+                render(tokenizer, [*row["prompt"], *row["chosen"]]),
+                render(tokenizer, [*row["prompt"], *row["rejected"]]),
+            )
+        )
+    return pairs
+
+
+@torch.no_grad()
+def reference_log_probabilities(
+    model: Transformer, pairs: list[Pair], rows: PairRows, cache: Path, context: StageContext
+) -> np.ndarray:
+    """Summed log-probabilities [pairs, 2] float32 of both answers under the model as it starts.
+
+    Computed once, in the very rows of the first epoch, and cached: a resumed run must not take the
+    half-trained policy for the reference.
+    """
+    if cache.exists():
+        return np.load(cache, allow_pickle=False)
+    values = np.zeros((len(pairs), 2), np.float32)
+    num_rows = rows.packed.rows_per_epoch()
+    with context.progress("reference log-probabilities", num_rows, "rows") as progress:
+        for start in range(0, num_rows, 8):
+            numbers = [rows.packed.row(row) for row in range(start, min(start + 8, num_rows))]
+            batch = rows.batch(numbers, None)
+            log_probabilities, places = target_log_probabilities(model, batch.batch)
+            sums = sum_by_document(log_probabilities, places, batch.batch, batch.num_documents).flatten()
+            items = [item for row in numbers for item in row]
+            values[items, 0] = sums[batch.chosen_slots_P].cpu().numpy()
+            values[items, 1] = sums[batch.rejected_slots_P].cpu().numpy()
+            progress.advance(len(numbers))
+    write_atomically(cache, _npy_bytes(values))
+    return values
+
+
+def _npy_bytes(array: np.ndarray) -> bytes:
+    from io import BytesIO
+
+    buffer = BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,130 @@
+"""The pretrain stage: a new model learns to continue the curated text."""
+
+from typing import Any, Literal
+
+import torch
+
+from bessemer.config import Config, Count
+from bessemer.errors import BessemerError
+from bessemer.evaluation.bits import bits_per_byte
+from bessemer.formats.tokens import read_split
+from bessemer.inference.engine import Engine
+from bessemer.inference.sampling import SamplingParams
+from bessemer.model.config import flops_per_token, parameter_count
+from bessemer.model.transformer import Transformer
+from bessemer.objectives.language_modeling import LanguageModeling
+from bessemer.runner.context import StageContext
+from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
+from bessemer.training.batches import Batch, DocumentRows
+from bessemer.training.dial import ModelDial, model_config
+from bessemer.training.finish import write_model
+from bessemer.training.execute import Cadence, best_device, torch_dtype, train
+from bessemer.training.loop import Plan
+from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.schedules import ScheduleConfig
+
+
+class PretrainConfig(Config):
+    """How the base model is trained."""
+
+    model: ModelDial = ModelDial()
+    """Size of the model."""
+    tokens: Count | None = None
+    """Tokens to train on; default 20 per parameter (Hoffmann et al. 2022, Chinchilla)."""
+    sequence_length: Count = 256
+    """Tokens a row."""
+    batch_tokens: Count = 2048
+    """Tokens a step."""
+    micro_batches: Count = 1
+    """Parts that a step's batch is computed in, to save memory; the result is the same."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer and peak learning rates."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Shape of the learning rate over the run."""
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of the matrix products; weights are kept in float32."""
+    every: Cadence = Cadence()
+    """Steps between metrics, validations with samples, and checkpoints."""
+    validation_tokens: Count = 100_000
+    """Held-out tokens that a validation reads at most."""
+    sample_prompts: tuple[str, ...] = ("The", "Return the")
+    """Beginnings that the model continues at each validation."""
+
+
+def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
+    """Train a model from scratch on the token shards and write its folder."""
+    tokens, tokenizer_folder = context.input("tokens"), context.input("tokenizer").folder
+    tokenizer = load_tokenizer(tokenizer_folder)
+    training = read_split(tokens.folder, "train")
+    validation = read_split(tokens.folder, "validation")
+    if training.vocab_size != tokenizer.vocab_size:
+        raise BessemerError(
+            f"the token shards hold ids of a vocabulary of {training.vocab_size}, the tokenizer has "
+            f"{tokenizer.vocab_size}: they belong to different runs; encode the documents again"
+        )
+    shape = model_config(config.model, tokenizer.vocab_size)
+    device = best_device()
+    model = Transformer(shape, torch_dtype(config.compute_dtype)).initialize(context.seed).to(device)
+    budget = config.tokens or 20 * parameter_count(shape)
+    num_rows = max(1, config.batch_tokens // config.sequence_length)
+    tokens_per_step = num_rows * config.sequence_length
+    num_steps = max(1, budget // tokens_per_step)
+    context.say(
+        f"{parameter_count(shape):,} parameters: {shape.num_hidden_layers} layers, width {shape.hidden_size}, "
+        f"{shape.num_attention_heads} heads ({shape.num_key_value_heads} key/value); "
+        f"{num_steps:,} steps of {tokens_per_step:,} tokens, "
+        f"{num_steps * tokens_per_step / training.num_tokens:.2f} epochs"
+    )
+    rows = DocumentRows(training, config.sequence_length, context.seed)
+
+    def batches(step: int) -> list[Batch]:
+        return [b.to(device) for b in rows.batch(step, num_rows).split(config.micro_batches)]
+
+    def check(step: int) -> dict[str, float]:
+        score = bits_per_byte(model, validation, config.sequence_length, config.validation_tokens)
+        context.say(f"step {step:,}: {score.value:.3f} bits per byte on held-out documents")
+        _say_samples(model, tokenizer, config.sample_prompts, context)
+        return {"validation_bits_per_byte": score.value}
+
+    plan = Plan(
+        objective=LanguageModeling(),
+        batches=batches,
+        num_steps=num_steps,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        checkpoint_every=config.every.checkpoint,
+    )
+    trained = train(
+        model,
+        plan,
+        context,
+        description="pretraining",
+        tokens_per_step=tokens_per_step,
+        cadence=config.every,
+        check=check,
+    )
+    difference = write_model(model, context.output, tokenizer_folder, tokenizer, context.stage)
+    return {
+        "parameters": parameter_count(shape),
+        **trained.metrics,
+        "flops": flops_per_token(shape, config.sequence_length) * num_steps * tokens_per_step,
+        "reload_logit_difference": difference,
+    }
+
+
+def _say_samples(
+    model: Transformer, tokenizer: Tokenizer, prompts: tuple[str, ...], context: StageContext
+) -> None:
+    """Print how the model goes on from each prompt."""
+    if not prompts:
+        return
+    was_training = model.training
+    model.eval()
+    engine = Engine(model, {tokenizer.end_of_text_id}, tokenizer.padding_id)
+    sampling = SamplingParams(temperature=0.7, max_new_tokens=32)
+    with torch.inference_mode():
+        completions = engine.generate([tokenizer.encode(prompt) for prompt in prompts], sampling, seed=0)
+    for prompt, completion in zip(prompts, completions, strict=True):
+        text = prompt + tokenizer.decode(completion.token_ids)
+        context.say("  " + " ".join(text.split()))
+    model.train(was_training)

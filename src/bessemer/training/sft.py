@@ -1,0 +1,121 @@
+"""The sft stage: the base model learns to answer, from conversations, on the assistant's tokens alone."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bessemer.config import Config, Count
+from bessemer.errors import BessemerError
+from bessemer.formats.jsonl import read_jsonl
+from bessemer.model.config import flops_per_token, parameter_count
+from bessemer.model.folder import load_model
+from bessemer.objectives.language_modeling import LanguageModeling
+from bessemer.runner.context import StageContext
+from bessemer.tokenization.chat import Rendered, render
+from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
+from bessemer.training.batches import Batch, row_of_conversations, stack_rows
+from bessemer.training.execute import Cadence, best_device, torch_dtype, train
+from bessemer.training.finish import write_model
+from bessemer.training.loop import Plan
+from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.packing import PackedEpochs
+from bessemer.training.schedules import ScheduleConfig
+
+
+class SftConfig(Config):
+    """How the model is tuned on conversations."""
+
+    epochs: float = Field(default=2.0, gt=0)
+    """Passes over the conversations."""
+    sequence_length: Count = 256
+    """Tokens a row; whole conversations are packed into rows and see only themselves."""
+    batch_tokens: Count = 2048
+    """Tokens a step."""
+    micro_batches: Count = 1
+    """Parts that a step's batch is computed in; the result is the same."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer and peak learning rates."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Shape of the learning rate over the run."""
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of the matrix products; weights are kept in float32."""
+    every: Cadence = Cadence()
+    """Steps between metrics and checkpoints."""
+
+
+def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
+    """Tune the nearest model on the nearest conversations and write its folder."""
+    source = context.input("model").folder
+    tokenizer = load_tokenizer(source)
+    rendered = read_conversations(context.input("conversations").folder, tokenizer)
+    device = best_device()
+    model = load_model(source, compute_dtype=torch_dtype(config.compute_dtype), device=device)
+    packed = PackedEpochs([len(r.token_ids) for r in rendered], config.sequence_length, context.seed)
+    num_rows = max(1, config.batch_tokens // config.sequence_length)
+    num_steps = math.ceil(packed.rows_per_epoch() * config.epochs / num_rows)
+    tokens_per_step = num_rows * config.sequence_length
+    num_tokens = sum(len(r.token_ids) for r in rendered)
+    supervised = sum(sum(r.loss_mask) for r in rendered)
+    padding = 1 - num_tokens / (packed.rows_per_epoch() * config.sequence_length)
+    context.say(
+        f"{len(rendered):,} conversations, {num_tokens:,} tokens, {supervised / num_tokens:.0%} of them learnt; "
+        f"{num_steps:,} steps of {tokens_per_step:,} tokens, {padding:.1%} padding"
+    )
+
+    def batches(step: int) -> list[Batch]:
+        rows = [
+            row_of_conversations(
+                [(rendered[i].token_ids, rendered[i].loss_mask) for i in packed.row(step * num_rows + row)],
+                config.sequence_length,
+                tokenizer.padding_id,
+            )
+            for row in range(num_rows)
+        ]
+        return [batch.to(device) for batch in stack_rows(rows).split(config.micro_batches)]
+
+    plan = Plan(
+        objective=LanguageModeling(),
+        batches=batches,
+        num_steps=num_steps,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        checkpoint_every=config.every.checkpoint,
+    )
+    trained = train(
+        model,
+        plan,
+        context,
+        description="instruction tuning",
+        tokens_per_step=tokens_per_step,
+        cadence=config.every,
+        check=lambda _: {},
+    )
+    difference = write_model(model, context.output, source, tokenizer, context.stage)
+    return {
+        "parameters": parameter_count(model.config),
+        "conversations": len(rendered),
+        "supervised_share": supervised / num_tokens,
+        "padding_share": padding,
+        **trained.metrics,
+        "flops": flops_per_token(model.config, config.sequence_length) * num_steps * tokens_per_step,
+        "reload_logit_difference": difference,
+    }
+
+
+def read_conversations(folder: Path, tokenizer: Tokenizer) -> list[Rendered]:
+    """Render every conversation of `conversations.jsonl`.
+
+    Raises BessemerError, with the line, for a conversation from which nothing would be learnt.
+    """
+    path = folder / "conversations.jsonl"
+    rendered = []
+    for number, row in enumerate(read_jsonl(path, required=("messages",)), start=1):
+        result = render(tokenizer, row["messages"])
+        if not any(result.loss_mask):
+            raise BessemerError(
+                f"{path}:{number}: no assistant turn, so there is nothing to learn from; remove the line"
+            )
+        rendered.append(result)
+    return rendered

@@ -1,0 +1,153 @@
+"""The command line: exit codes, messages without tracebacks, JSON."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bessemer.cli import app
+from bessemer.config import Config
+from bessemer.errors import BessemerError
+from bessemer.recipe import parse_recipe
+from bessemer.runner.context import Metrics, StageContext
+from bessemer.runner.progress import PlainReporter
+from bessemer.runner.run import run_recipe
+from bessemer.stages import Need, Stage, stage_table
+
+
+class PlainConfig(Config):
+    """Nothing to choose."""
+
+
+def _write(config: PlainConfig, context: StageContext) -> Metrics:
+    (context.output / "content.txt").write_text(context.stage)
+    (context.output / "summary.txt").write_text("")
+    return {}
+
+
+TABLE = stage_table(
+    [
+        Stage("collect", PlainConfig, (), "pages", _write),
+        Stage("curate", PlainConfig, (Need("pages"),), "documents", _write),
+    ]
+)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A folder of runs with one that is finished."""
+    recipe = parse_recipe("stages: [collect, curate]", "demo.yaml", (), TABLE)
+    run_recipe(recipe, tmp_path / "runs/demo", PlainReporter(sys.stderr))
+    return tmp_path / "runs"
+
+
+def bessemer(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own."""
+    command = [sys.executable, "-m", "bessemer", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def invoke(*arguments: object) -> tuple[int, str]:
+    """The command in this process: exit code and output. Errors for the user are raised."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, BessemerError):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_a_wrong_recipe_is_exit_code_2_with_every_fault_and_no_traceback(tmp_path: Path) -> None:
+    recipe = tmp_path / "wrong.yaml"
+    recipe.write_text("name: wrong\nstages:\n  - colect\n  - curat\n")
+    done = bessemer("run", recipe)
+    assert done.returncode == 2
+    assert f"{recipe}:3: unknown stage kind 'colect'; did you mean 'collect'?" in done.stderr
+    assert f"{recipe}:4: unknown stage kind 'curat'; did you mean 'curate'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    assert bessemer("run").returncode == 2
+    assert invoke("frobnicate")[0] == 2
+
+
+def test_a_failure_is_exit_code_1_with_a_message_on_stderr(runs: Path) -> None:
+    done = bessemer("status", "dem", "--runs-folder", runs)
+    assert done.returncode == 1
+    assert done.stderr == f"bessemer: 'dem' is not a run folder; did you mean 'demo'? (in {runs})\n"
+    assert done.stdout == ""
+
+
+def test_looking_at_runs_does_not_import_torch(runs: Path) -> None:
+    code = (
+        "import sys; from bessemer.cli import app; "
+        f"app(['status', '--runs-folder', {str(runs)!r}], standalone_mode=False); "
+        "assert not {'torch', 'polars', 'numpy'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_status_and_lineage_print_json(runs: Path) -> None:
+    code, output = invoke("status", "demo", "--json", "--runs-folder", runs)
+    assert code == 0
+    assert [stage["status"] for stage in json.loads(output)["stages"]] == ["done", "done"]
+    code, output = invoke("lineage", "demo", "--json", "--runs-folder", runs)
+    tree = json.loads(output)
+    assert code == 0
+    assert (tree["stage"], tree["inputs"][0]["stage"], tree["is_sound"]) == ("curate", "collect", True)
+
+
+def test_a_broken_lineage_is_exit_code_1(runs: Path) -> None:
+    manifest = runs / "demo/collect/manifest.json"
+    document = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(document | {"digest": "0" * 64}))
+    code, output = invoke("lineage", "demo:curate", "--runs-folder", runs)
+    assert code == 1
+    assert "changed since" in output
+
+
+def test_a_run_prints_results_and_next_commands_and_a_dry_run_the_verdicts(tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "one.html").write_text("<html><body><p>" + "A page about steel. " * 30 + "</p></body></html>")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(f"name: small\nstages:\n  - collect: {{source: path, path: {pages}}}\n")
+    runs = tmp_path / "runs"
+    assert invoke("run", recipe, "--dry-run", "--runs-folder", runs) == (0, "collect  would run: never ran\n")
+    done = bessemer("run", recipe, "--runs-folder", runs)
+    assert done.returncode == 0, done.stderr
+    assert f"bessemer status {runs}/small" in done.stdout
+    assert invoke("run", recipe, "--dry-run", "--runs-folder", runs) == (0, "collect  up to date\n")
+    (pages / "two.html").write_text("<html><body><p>Another.</p></body></html>")
+    reason = "collect  would run: the files that the config names have changed\n"
+    assert invoke("run", recipe, "--dry-run", "--runs-folder", runs) == (0, reason)
+
+
+def test_an_interrupted_run_says_that_the_same_command_continues(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        recipe = tmp_path / "long.yaml"
+        recipe.write_text(
+            f"name: long\nstages:\n  - collect: {{urls: ['{url}'], crawl: {{allow_private_hosts: true}}}}\n"
+        )
+        command = [sys.executable, "-m", "bessemer", "run", recipe, "--runs-folder", tmp_path / "runs"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        silent.settimeout(60)
+        silent.accept()[0].close()  # the crawler is at work
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the same command continues from here" in errors
+    assert "Traceback" not in errors
+
+
+def test_doctor_examines_the_machine_in_json(tmp_path: Path) -> None:
+    code, output = invoke("doctor", "--json", "--runs-folder", tmp_path)
+    checks = json.loads(output)
+    assert {"python", "packages", "processor", "devices", "memory", "disk"} <= {check["name"] for check in checks}
+    assert code == (1 if any(check["outcome"] == "fail" for check in checks) else 0)
