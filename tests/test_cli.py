@@ -149,5 +149,6 @@ def test_an_interrupted_run_says_that_the_same_command_continues(tmp_path: Path)
 def test_doctor_examines_the_machine_in_json(tmp_path: Path) -> None:
     code, output = invoke("doctor", "--json", "--runs-folder", tmp_path)
     checks = json.loads(output)
-    assert {"python", "packages", "processor", "devices", "memory", "disk"} <= {check["name"] for check in checks}
+    names = {check["name"] for check in checks}
+    assert {"python", "packages", "processor", "devices", "memory", "disk"} <= names
     assert code == (1 if any(check["outcome"] == "fail" for check in checks) else 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from curate_helpers import WEB_SAMPLES, file_bytes, html_page, prose, stage_context, write_pages
+from curate_helpers import WEB_SAMPLES, Recorder, file_bytes, html_page, prose, stage_context, write_pages
 
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.rules import DROP_RULES
@@ -165,6 +165,7 @@ def test_a_run_killed_in_the_middle_continues_to_the_same_bytes(pages: Path, tmp
     curate(config, context)
     curate(config, stage_context(pages, tmp_path / "undisturbed"))
     assert finished > 0
+    assert isinstance(context.reporter, Recorder)
     assert any("continuing" in line for line in context.reporter.said)
     assert file_bytes(work / "output") == file_bytes(tmp_path / "undisturbed" / "output")
 

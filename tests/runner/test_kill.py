@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tiny_stages import digests_of, run_tiny
 from bessemer.runner.manifest import open_artifact
 from bessemer.runner.workers import exit_with_parent
 
-FILE_OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "shutil.copyfile"}
+FILE_OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile"}
 
 
 def run_killed_at(operation: int, folder: Path, work: Callable[[], object]) -> bool:
@@ -68,7 +69,7 @@ def test_killed_before_every_file_operation_a_run_continues_to_the_same_bytes(tm
     while was_killed:
         operation += 1
         folder = tmp_path / f"killed-{operation}"
-        was_killed = run_killed_at(operation, folder, lambda: run_tiny(folder, "words.count=2"))
+        was_killed = run_killed_at(operation, folder, partial(run_tiny, folder, "words.count=2"))
         digests_of(folder)  # verifies whatever can be seen
         run_tiny(folder, "words.count=2")
         assert_like_new(folder, expected)
@@ -85,7 +86,7 @@ def test_killed_while_it_replaces_old_artifacts_a_run_continues_to_the_same_byte
         operation += 1
         folder = tmp_path / f"killed-{operation}"
         shutil.copytree(tmp_path / "old", folder)
-        was_killed = run_killed_at(operation, folder, lambda: run_tiny(folder, *changed))
+        was_killed = run_killed_at(operation, folder, partial(run_tiny, folder, *changed))
         digests_of(folder)
         run_tiny(folder, *changed)
         assert_like_new(folder, expected)
@@ -96,7 +97,7 @@ def test_killed_again_and_again_a_run_still_comes_to_the_same_bytes(tmp_path: Pa
     expected = run_tiny(tmp_path / "undisturbed")
     folder = tmp_path / "run"
     attempts = 0
-    while run_killed_at(14 + attempts, folder, lambda: run_tiny(folder)):
+    while run_killed_at(14 + attempts, folder, partial(run_tiny, folder)):
         attempts += 1
     assert_like_new(folder, expected)
     assert attempts > 3
@@ -144,9 +145,9 @@ def test_workers_of_a_killed_run_end_with_it(tmp_path: Path) -> None:
 def _parent_of_workers(report: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=exit_with_parent) as pool:
         pid = pool.submit(os.getpid).result()
-        partial = report.with_suffix(".partial")
-        partial.write_text(str(pid))
-        partial.rename(report)
+        unfinished = report.with_suffix(".unfinished")
+        unfinished.write_text(str(pid))
+        unfinished.rename(report)
         time.sleep(60)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,9 +94,7 @@ def test_a_changed_file_outside_the_run_redoes_the_stage_that_reads_it(tmp_path:
 
 
 def test_a_higher_format_version_redoes_the_stage(run_folder: Path) -> None:
-    newer = Stage(
-        "words", tiny_stages.WordsConfig, (), "words", tiny_stages.words, format_version=2
-    )
+    newer = Stage("words", tiny_stages.WordsConfig, (), "words", tiny_stages.words, format_version=2)
     recipe = tiny_stages.parse_recipe(RECIPE, "tiny.yaml", (), {**TABLE, "words": newer})
     assert dry_run(recipe, run_folder)[0].reasons == ("format version changed: 1 → 2",)
 
@@ -142,8 +141,8 @@ def test_the_manifest_records_what_the_artifact_came_from_and_cost(run_folder: P
     assert words.cost.wall_s > 0
     assert words.cost.peak_memory_bytes > 5e6
     assert {"python", "bessemer", "torch", "numpy"} <= words.versions.keys()
-    steps = [json.loads(line)["step"] for line in (run_folder / "words/metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(6))
+    rows = (run_folder / "words/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == list(range(6))
 
 
 @pytest.mark.parametrize("harm", ["change", "truncate", "delete"])
@@ -185,7 +184,8 @@ def test_a_dry_run_says_what_and_why_and_changes_nothing(run_folder: Path) -> No
 
 def test_a_dry_run_of_a_recipe_that_never_ran_makes_no_folder(tmp_path: Path) -> None:
     verdicts = dry_run(tiny_recipe(), tmp_path / "none")
-    assert [verdict.reasons for verdict in verdicts] == [("never ran",), ("after words",), ("after letters, words",)]
+    reasons = [verdict.reasons for verdict in verdicts]
+    assert reasons == [("never ran",), ("after words",), ("after letters, words",)]
     assert not (tmp_path / "none").exists()
 
 
@@ -233,7 +233,7 @@ def test_a_full_disk_is_explained_and_nothing_is_lost(tmp_path: Path) -> None:
         pytest.skip("needs /dev/full")
     stage = TABLE["letters"]
     table = {**TABLE, "letters": Stage("letters", stage.config, stage.needs, stage.makes, fill)}
-    with pytest.raises(BessemerError, match="disk is full.*same command"):
+    with pytest.raises(BessemerError, match=r"disk is full.*same command"):
         run_recipe(tiny_stages.parse_recipe(RECIPE, "tiny.yaml", (), table), tmp_path / "run", Quiet())
     assert list(digests_of(tmp_path / "run")) == ["words"]
 
@@ -263,7 +263,7 @@ def test_two_processes_cannot_work_in_one_run_folder(run_folder: Path) -> None:
             [sys.executable, str(script), str(run_folder)], capture_output=True, text=True, check=False
         )
     assert done.returncode == 1
-    assert f"in use by process {__import__('os').getpid()}" in done.stderr
+    assert f"in use by process {os.getpid()}" in done.stderr
     run_tiny(run_folder)
 
 

@@ -5,6 +5,7 @@ import random
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 from bessemer.config import Config, Count
 from bessemer.recipe import Recipe, parse_recipe
@@ -35,11 +36,18 @@ class WordsConfig(Config):
     """A file whose content is added."""
 
 
+class Style(Config):
+    """A nested config."""
+
+    case: Literal["lower", "upper"] = "lower"
+    """Which letters."""
+
+
 class LettersConfig(Config):
     """Sorted letters of every word."""
 
-    style: dict[str, str] = {"case": "lower"}
-    """`case`: lower or upper."""
+    style: Style = Style()
+    """How they look."""
 
 
 class CompareConfig(Config):
@@ -93,7 +101,7 @@ def letters(config: LettersConfig, context: StageContext) -> Metrics:
     found = context.input("words").files("word-*.txt")
     for path in found:
         text = "".join(sorted(path.read_text()))
-        (context.output / path.name).write_text(text.upper() if config.style["case"] == "upper" else text)
+        (context.output / path.name).write_text(text.upper() if config.style.case == "upper" else text)
     return {"files": len(found)}
 
 

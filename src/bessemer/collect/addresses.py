@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import httpcore
 
@@ -39,7 +39,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     def __init__(self, resolve: Mapping[str, str], allow_private_hosts: bool) -> None:
         self._resolve = resolve
         self._allow_private_hosts = allow_private_hosts
-        self._backend: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
+        self._backend = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
 
     async def connect_tcp(
         self,

@@ -1,7 +1,7 @@
 """The links of a page, in document order."""
 
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
-from resiliparse.parse.html import DOMNode, HTMLTree
+from resiliparse.parse.html import ElementNode, HTMLTree
 
 from bessemer.collect.urls import canonical_url
 from bessemer.formats.http_message import HttpResponse
@@ -26,7 +26,7 @@ def extract_links(url: str, response: HttpResponse, content: bytes, follow_all: 
     if tree.document is None:
         return []
     # One walk over the tree: resiliparse's element collections search anew at every step.
-    elements = [element for element in tree.document if element.tag in _TAGS]
+    elements = [node for node in tree.document if isinstance(node, ElementNode) and node.tag in _TAGS]
     if not follow_all and any(_is_nofollow_page(element) for element in elements):
         return []
     base = next((_attribute(element, "href") for element in elements if element.tag == "base"), "")
@@ -42,12 +42,12 @@ def extract_links(url: str, response: HttpResponse, content: bytes, follow_all: 
     return list(links)
 
 
-def _is_nofollow_page(element: DOMNode) -> bool:
+def _is_nofollow_page(element: ElementNode) -> bool:
     if element.tag != "meta" or _attribute(element, "name").lower() != "robots":
         return False
     directives = _attribute(element, "content").lower().replace(",", " ").split()
     return "nofollow" in directives or "none" in directives
 
 
-def _attribute(element: DOMNode, name: str) -> str:
+def _attribute(element: ElementNode, name: str) -> str:
     return element.getattr(name) or ""

@@ -5,12 +5,13 @@ the source called them. Other columns stay as they are.
 """
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,10 +44,7 @@ def read_jsonl(path: Path, config: CollectConfig) -> Iterator[Row | BadRow]:
 
     Lines longer than `max_document_bytes` are passed over without being held in memory.
     """
-    with path.open("rb") as raw:
-        is_gzip = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        file: IO[bytes] = gzip.open(raw) if is_gzip else raw
+    with _open_plain_or_gzip(path) as file:
         lines = _read_lines(file, config.max_document_bytes)
         number = 0
         while True:
@@ -78,7 +76,13 @@ def read_parquet(path: Path, config: CollectConfig) -> Iterator[Row | BadRow]:
         yield BadRow(0, f"damaged Parquet file: unreadable {where} ({' '.join(str(error).split())})")
 
 
-def _read_lines(file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
+def _open_plain_or_gzip(path: Path) -> io.BufferedIOBase:
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if is_gzip else path.open("rb")
+
+
+def _read_lines(file: io.BufferedIOBase, max_bytes: int) -> Iterator[bytes]:
     """Lines; of one longer than `max_bytes`, only that many bytes and one more."""
     while line := file.readline(max_bytes + 1):
         rest = line

@@ -9,6 +9,7 @@ another threshold needs no re-run. Definitions and thresholds are published ones
   to the text that trafilatura extracts, and reject far more of what other extractors give.
 
 Edits are rules too: their value is the number of characters that they remove, and they drop no document.
+`c4.citation_marks` is off by default, for it takes `[0]` and `[]` out of code as well.
 """
 
 import difflib
@@ -75,7 +76,7 @@ RULES: tuple[Rule, ...] = (
     Rule("c4.javascript_lines", "characters in lines that mention javascript", action="edit"),
     Rule("c4.policy_lines", "characters in lines about cookies, terms and privacy policies", action="edit"),
     Rule("c4.long_word_lines", "characters in lines with a word above 1,000 characters", action="edit"),
-    Rule("c4.citation_marks", "characters in marks such as [12] and [edit]", action="edit"),
+    Rule("c4.citation_marks", "characters in marks such as [12] and [edit]", enabled=False, action="edit"),
     Rule("gopher.word_count", "words", min=50, max=100_000),
     Rule("gopher.mean_word_length", "characters per word", min=3, max=10),
     Rule("gopher.hash_ratio", "hash signs per word", max=0.1),

@@ -35,25 +35,22 @@ class Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def line_chart(points: Sequence[Point], *, x_label: str, y_label: str, smooth: float | None = None) -> Markup:
-    """One quantity over another: with `smooth`, the moving average over faint raw values.
+def line_chart(points: Sequence[Point], *, x_label: str, y_label: str, is_noisy: bool = False) -> Markup:
+    """One quantity over another, x from 0; a noisy one as its moving average over faint raw values.
 
-    `smooth` is the decay of `moving_average`. Points that are not finite are left out; fewer than two
-    give an empty drawing's stead: a sentence.
+    Points that are not finite are left out; fewer than two give a sentence instead of a drawing.
     """
     finite = [point for point in points if all(map(math.isfinite, point))]
     if len(finite) < 2:
         return tag("p", f"{y_label}: fewer than two values were logged.", class_="muted")
     ys = [y for _, y in finite]
-    trend = [
-        (x, y)
-        for (x, _), y in zip(finite, moving_average(ys, smooth) if smooth is not None else ys, strict=True)
-    ]
+    averages = moving_average(ys, smoothing(len(ys))) if is_noisy else ys
+    trend = [(x, y) for (x, _), y in zip(finite, averages, strict=True)]
     y_ticks = ticks(*_visible_range(ys, [y for _, y in trend]))
-    x_ticks = ticks(finite[0][0], finite[-1][0])
-    x_axis = Axis(finite[0][0], max(finite[-1][0], finite[0][0] + 1e-9), _LEFT, _WIDTH - _RIGHT)
+    x_ticks = ticks(0, finite[-1][0])
+    x_axis = Axis(0, max(finite[-1][0], 1e-9), _LEFT, _WIDTH - _RIGHT)
     y_axis = Axis(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
-    raw = _path(thinned(finite), x_axis, y_axis, "raw") if smooth is not None else None
+    raw = _path(thinned(finite), x_axis, y_axis, "raw") if is_noisy else None
     return tag(
         "svg",
         tag("title", f"{y_label} over {x_label}"),
@@ -62,7 +59,7 @@ def line_chart(points: Sequence[Point], *, x_label: str, y_label: str, smooth: f
         raw,
         _path(thinned(trend), x_axis, y_axis, "trend"),
         _dots(trend, x_axis, y_axis) if len(trend) <= 12 else None,
-        *_tooltips(finite, trend, x_axis, x_label, y_label, shows_both=smooth is not None),
+        *_tooltips(finite, trend, x_axis, x_label, y_label, shows_both=is_noisy),
         viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}",
         role="img",
         class_="chart",
@@ -140,6 +137,12 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [number * step for number in range(first, last + 1)]
+
+
+def smoothing(count: int) -> float:
+    """Decay of the moving average for so many values: it spans a 25th of them, and 25 at most, so that
+    short curves are not dragged and long ones are calm."""
+    return 1 - 1 / min(max(count / 25, 1.0), 25.0)
 
 
 def moving_average(values: Sequence[float], decay: float) -> list[float]:

@@ -7,7 +7,7 @@ from typing import Any
 from bessemer.evaluation.statistics import Estimate
 from bessemer.export.view import RunView, StageView
 from bessemer.runner.manifest import Cost
-from bessemer.runner.progress import compact, data_size
+from bessemer.runner.progress import data_size
 
 
 def made(stage: StageView) -> str:
@@ -77,6 +77,14 @@ def cost_cells(cost: Cost) -> list[str]:
     return [
         f"{cost.cpu_s:,.1f} s",
         data_size(cost.peak_memory_bytes),
-        f"{compact(cost.flops)}FLOP" if cost.flops else "–",
+        operations(cost.flops) if cost.flops else "–",
         f"{cost.energy_wh:.2f} Wh" if cost.energy_wh >= 0.005 else "< 0.01 Wh",
     ]
+
+
+def operations(flops: float) -> str:
+    """`113 GFLOP`, `2.4 PFLOP`: floating-point operations with an SI prefix."""
+    for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G")):
+        if flops >= factor * 0.9995:
+            return f"{flops / factor:.3g} {prefix}FLOP"
+    return f"{flops / 1e6:.3g} MFLOP"

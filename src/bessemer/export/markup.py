@@ -10,7 +10,7 @@ Node = str | Markup | None
 _VOID = frozenset({"meta", "link", "br", "hr", "img"})
 
 
-def tag(name: str, *children: Node, **attributes: object) -> Markup:
+def tag(name: str, /, *children: Node, **attributes: object) -> Markup:
     """An element. Underscores in attribute names become hyphens, one at the end falls away (`class_`).
 
     Attributes that are None are left out; values and children are escaped unless they are markup.

@@ -67,19 +67,21 @@ code, pre, .mono { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, m
 .tiles dd { margin: 0; font-size: 1.55rem; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .tiles dd.note { font-size: 0.8rem; font-weight: 400; color: var(--soft); }
 
-.flow { display: grid; grid-template-columns: repeat(auto-fill, minmax(172px, 1fr)); gap: 0.9rem 1.5rem;
-  list-style: none; margin: 1rem 0 0; padding: 0; }
-.flow li { position: relative; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 0.65rem 0.85rem; border-top: 3px solid var(--accent); }
-.flow li.open { border-top-color: var(--line); border-style: dashed; border-top-style: solid; }
-.flow li:not(:last-child)::after { content: "→"; position: absolute; right: -1.32rem; top: 0.55rem; color: var(--soft); }
+.flow { display: grid; grid-template-columns: repeat(auto-fill, minmax(180px, 1fr)); gap: 0.8rem;
+  list-style: none; margin: 1rem 0 0; padding: 0; counter-reset: stage; }
+.flow li { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 0.65rem 0.85rem; border-top: 3px solid var(--accent); counter-increment: stage; }
+.flow li.open { border-top-color: var(--line); }
 .flow b { display: block; overflow-wrap: anywhere; }
+.flow b::before { content: counter(stage) " "; color: var(--accent); font-variant-numeric: tabular-nums; }
+.flow li.open b::before { color: var(--soft); }
 .flow .time { float: right; color: var(--soft); font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 .flow span.made { display: block; font-size: 0.85rem; color: var(--soft); line-height: 1.4; margin-top: 0.15rem; }
 
 .panel { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 0.9rem 1rem; margin: 0; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1rem; }
 figure { margin: 0; }
+.panel.wide svg { max-width: 760px; }
 figcaption { font-size: 0.92rem; margin-bottom: 0.4rem; }
 figcaption span { color: var(--soft); }
 svg.chart { display: block; width: 100%; height: auto; overflow: visible; }
@@ -132,7 +134,6 @@ pre.tree { overflow-x: auto; background: var(--card); border: 1px solid var(--li
   body { padding: 1.25rem 0.9rem 3rem; }
   h1 { font-size: 1.6rem; }
   .flow { grid-template-columns: 1fr; gap: 0.5rem; }
-  .flow li:not(:last-child)::after { content: none; }
   svg text { font-size: 17px; }
   svg .tick { font-size: 16px; }
 }

@@ -25,5 +25,5 @@ def summary_text(view: RunView, model: str) -> str:
 def _wrapped(mark: str, text: str) -> str:
     """Text after `  Q  `, wrapped below itself; an empty one is said to be so."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or "(nothing)"
-    shown = textwrap.shorten(plain, 3 * _WIDTH, placeholder=" …")
+    shown = plain if len(plain) <= 3 * _WIDTH else plain[: 3 * _WIDTH] + " …"
     return textwrap.fill(shown, _WIDTH, initial_indent=f"  {mark}  ", subsequent_indent="     ")

@@ -94,7 +94,7 @@ class GzipStream(PlainStream):
 
     @property
     def offset(self) -> int:
-        return self._members[0][1]
+        return next(offset for position, offset in reversed(self._members) if position <= self._consumed)
 
     def recover(self) -> bool:
         """Continue at the next member after the fault that starts with a record, if there is one."""
@@ -139,7 +139,7 @@ class GzipStream(PlainStream):
         offset = self._compressed_end - len(self._compressed)
         self._inflater = zlib.decompressobj(_GZIP_WBITS)
         if self._members[-1][0] == self._produced:
-            self._members.pop()  # an empty member held no byte of the stream
+            self._members.pop()  # an empty member holds no byte of the stream
         self._members.append((self._produced, offset))
         return True
 

@@ -82,10 +82,8 @@ class KeyValueCache:
         self._measure()
 
     def keep(self, rows: Tensor) -> None:
-        """Keep only these active rows (ascending); rows from the end move into the gaps.
-
-        Returns nothing, but reorders: afterwards row i is what `surviving_order(rows, B)[i]` was.
-        """
+        """Keep only these active rows (ascending); rows from the end move into the gaps, so that row i
+        is then what row `surviving_order(rows)[i]` was."""
         order = surviving_order(rows)
         moved = order != torch.arange(len(order), device=order.device)
         if bool(moved.any()):

@@ -24,7 +24,7 @@ def _default_intermediate_size(given: dict[str, Any]) -> int:
 class ModelConfig(Config):
     """A decoder-only transformer of the Llama / Qwen3 family.
 
-    Raises ConfigError's parent type through pydantic: one ValidationError that lists every problem,
+    A shape that does not fit together raises one pydantic ValidationError that lists every problem,
     each with its mend.
     """
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bessemer.model.kernels import fused_rms_norm, fused_swiglu, is_fused
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension (Zhang & Sennrich 2019, equation 4).
@@ -15,6 +17,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     Computed in float32 whatever x's dtype, then cast back, and scaled in that dtype, as transformers'
     LlamaRMSNorm does.
     """
+    if is_fused(x):
+        return fused_rms_norm(x, weight, eps)
     return _RMSNorm.apply(x, weight, eps)  # type: ignore[no-any-return]
 
 
@@ -46,6 +50,8 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
     [..., 2 F] to [..., F].
     """
+    if is_fused(gate_up):
+        return fused_swiglu(gate_up)
     return _SwiGLU.apply(gate_up)  # type: ignore[no-any-return]
 
 

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from bessemer.model.attention import AttentionMask, attend, causal_mask, document_mask
 from bessemer.model.config import ModelConfig
+from bessemer.model.heads import split_heads
 from bessemer.model.layers import linear, rms_norm, swiglu
-from bessemer.model.rope import Rotation, rope_table, rotate
+from bessemer.model.rope import Rotation, rope_table
 
 
 class Cache(Protocol):
@@ -68,14 +69,13 @@ class Block(nn.Module):
         self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask, cache: Cache | None
     ) -> Tensor:
         config = self.config
-        num_heads, num_kv_heads = config.num_attention_heads, config.num_key_value_heads
+        has_norms = self.q_norm is not None and self.k_norm is not None
+        norms = (self.q_norm, self.k_norm) if has_norms else None
         normed_BTD = rms_norm(x_BTD, self.attention_norm, config.rms_norm_eps)
-        qkv_BTNE = linear(normed_BTD, self.qkv, self.qkv_bias).unflatten(-1, (-1, config.head_dim))
-        q_BTHE, k_BTKE, v_BTKE = qkv_BTNE.split((num_heads, num_kv_heads, num_kv_heads), dim=2)
-        if self.q_norm is not None and self.k_norm is not None:
-            q_BTHE = rms_norm(q_BTHE, self.q_norm, config.rms_norm_eps)
-            k_BTKE = rms_norm(k_BTKE, self.k_norm, config.rms_norm_eps)
-        q_BTHE, k_BSKE, v_BSKE = rotate(q_BTHE, rotation), rotate(k_BTKE, rotation), v_BTKE
+        qkv_BTX = linear(normed_BTD, self.qkv, self.qkv_bias)
+        q_BTHE, k_BSKE, v_BSKE = split_heads(
+            qkv_BTX, norms, rotation, config.num_key_value_heads, config.rms_norm_eps
+        )
         if cache is not None:
             k_BSKE, v_BSKE = cache.store(self.layer, k_BSKE, v_BSKE)
         o_BTHE = attend(q_BTHE, k_BSKE, v_BSKE, mask)
@@ -135,8 +135,12 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] to float32 logits [..., V]; the product runs in the hidden's dtype."""
-        head = self.embedding if self.head is None else self.head
-        return linear(hidden, head).float()
+        return linear(hidden, self.head_weight).float()
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output head [V, D]: the embedding where they are tied."""
+        return self.embedding if self.head is None else self.head
 
     def _rotation(self, num_tokens: int, positions_BT: Tensor | None) -> Rotation:
         if positions_BT is None:

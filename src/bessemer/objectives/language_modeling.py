@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bessemer.model.kernels import is_fused, linear_cross_entropy
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum
 
@@ -38,8 +39,10 @@ def target_log_probabilities(model: Transformer, batch: "Batch") -> tuple[Tensor
     hidden_SD = hidden_BTD.flatten(0, 1)
     if len(places) < len(targets):
         hidden_SD = hidden_SD.index_select(0, places)
-    logits_SV = model.logits(hidden_SD)
-    return -F.cross_entropy(logits_SV, targets.index_select(0, places), reduction="none"), places
+    targets_S = targets.index_select(0, places)
+    if is_fused(hidden_SD):
+        return linear_cross_entropy(hidden_SD, model.head_weight, targets_S), places
+    return -F.cross_entropy(model.logits(hidden_SD), targets_S, reduction="none"), places
 
 
 def sum_by_document(

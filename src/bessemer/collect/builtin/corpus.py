@@ -33,6 +33,7 @@ def collect_builtin(config: CollectConfig, context: StageContext) -> int:
                 "delay_s": 0.0,
                 "max_concurrency": 8,
                 "max_concurrency_per_host": 8,
+                "max_depth": 1,  # the index links to every page
                 "same_host": True,
                 "resolve": {HOST: server.address},
             }

@@ -65,7 +65,7 @@ torch.hub torch.linalg torch.nn torch.nn.functional torch.nn.attention torch.nn.
 torch.nn.modules.module torch.nn.parallel torch.nn.utils torch.nn.utils.parametrizations
 torch.nn.utils.parametrize torch.nn.utils.prune torch.nn.utils.rnn torch.optim
 torch.optim.lr_scheduler torch.optim.swa_utils torch.overrides torch.profiler torch.random
-torch.sparse torch.special torch.testing torch.utils.benchmark torch.utils.checkpoint
+torch.special torch.testing torch.utils.benchmark torch.utils.checkpoint
 torch.utils.data
 """
     ),

@@ -202,7 +202,7 @@ def own_members(cls: type) -> list[tuple[str, str, Any]]:
     methods from torch._C): readers know it by this class only.
     """
     package = cls.__module__.partition(".")[0]
-    owners = {cls, *(base for base in cls.__mro__ if base.__module__.startswith(f"{package}._"))}
+    owners = {cls, *(base for base in cls.__bases__ if base.__module__.startswith(f"{package}._"))}
     return [
         (attribute.name, attribute.kind, attribute.object)
         for attribute in inspect.classify_class_attrs(cls)

@@ -1,5 +1,6 @@
 """A web server on loopback for pages that are held in memory."""
 
+import sys
 import threading
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -33,6 +34,11 @@ class PageServer(ThreadingHTTPServer):
         self.shutdown()
         self._thread.join()
         self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of connections that the crawler drops when it has enough pages."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):

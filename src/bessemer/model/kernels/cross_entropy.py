@@ -25,6 +25,7 @@ def linear_cross_entropy(hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor
     gradient will be needed, the forward pass leaves softmax - onehot, minus the gradient of the result
     by the logits, in the logits' own memory [S, V]; the backward pass is two products.
     """
+    assert targets_S.numel() == 0 or 0 <= int(targets_S.min()) <= int(targets_S.max()) < len(weight_VD)
     return _LinearCrossEntropy.apply(hidden_SD, weight_VD, targets_S)  # type: ignore[no-any-return]
 
 
