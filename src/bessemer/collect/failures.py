@@ -48,6 +48,16 @@ class FailureLog:
         return self._offset
 
 
+def first_failure(folder: Path) -> str | None:
+    """The first line in words, None when nothing failed."""
+    path = folder / FAILURES_NAME
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        line = json.loads(file.readline())
+    return f"{line['url']}: {line['reason']}"
+
+
 def count_failures(folder: Path) -> Counter[str]:
     """Failures by kind: the reason up to its first colon."""
     path = folder / FAILURES_NAME

@@ -7,7 +7,7 @@ exactly what the frontier knows.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -96,17 +96,6 @@ class Frontier:
     def finish(self, entry: Entry) -> None:
         """Mark a URL as done, whatever came of it."""
         self._database.execute("UPDATE urls SET is_done = 1 WHERE id = ?", (entry.id,))
-
-    def count(self) -> tuple[int, int]:
-        """How many URLs are done, and how many there are."""
-        done, total = self._database.execute(
-            "SELECT coalesce(sum(is_done), 0), count(*) FROM urls"
-        ).fetchone()
-        return done, total
-
-    def urls(self) -> Iterator[str]:
-        """Every URL in order of discovery."""
-        return (url for (url,) in self._database.execute("SELECT url FROM urls ORDER BY id"))
 
     def progress(self) -> CrawlProgress:
         """What the last commit recorded; the beginning when there was none."""

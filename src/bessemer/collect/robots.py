@@ -69,7 +69,7 @@ class Robots:
             try:
                 response = (await self._fetcher.fetch(url, lambda _: None)).response
             except FetchFailed as failure:
-                return RobotsRules(None, f"robots.txt: unreachable ({failure})")
+                return RobotsRules(None, f"robots.txt unreachable: {failure}")
             if response.status in REDIRECTS:
                 target = canonical_url(response.header("Location") or "", base=url)
                 if target is None:
@@ -77,7 +77,7 @@ class Robots:
                 url = target
                 continue
             if response.status >= 500:
-                return RobotsRules(None, f"robots.txt: unreachable (HTTP {response.status})")
+                return RobotsRules(None, f"robots.txt unreachable: HTTP {response.status}")
             if response.status >= 400:
                 return RobotsRules(None)
             text = decode_body(response.headers, response.body, _MAX_ROBOTS_BYTES).content

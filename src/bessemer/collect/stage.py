@@ -4,7 +4,7 @@ from bessemer.collect.builtin.corpus import collect_builtin
 from bessemer.collect.clock import crawl_clock, file_epoch, warc_date
 from bessemer.collect.config import CollectConfig
 from bessemer.collect.crawler import CrawlPlan, crawl, warc_head
-from bessemer.collect.failures import FAILURES_NAME, count_failures
+from bessemer.collect.failures import FAILURES_NAME, count_failures, first_failure
 from bessemer.collect.local import collect_files
 from bessemer.errors import BessemerError
 from bessemer.runner.context import Metrics, StageContext
@@ -23,8 +23,9 @@ def collect(config: CollectConfig, context: StageContext) -> Metrics:
     failures = count_failures(context.output)
     if num_pages == 0:
         raise BessemerError(
-            f"stage {context.stage!r} collected no page; what was tried failed for these reasons: "
-            f"{_in_words(failures) or 'nothing was tried'}. See {context.output / FAILURES_NAME}"
+            f"stage {context.stage!r} collected no page from {failures.total()} tries "
+            f"(first: {first_failure(context.output)}). "
+            f"Every one is listed in {context.output / FAILURES_NAME}"
         )
     files = [path for path in sorted(context.output.iterdir()) if path.name != FAILURES_NAME]
     num_bytes = sum(path.stat().st_size for path in files)

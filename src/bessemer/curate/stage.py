@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +18,7 @@ from bessemer.curate.shards import Shard, ShardTask, finished_shard, make_shard,
 from bessemer.errors import BessemerError
 from bessemer.formats.warc import is_warc_name
 from bessemer.runner.context import Metrics, StageContext
+from bessemer.runner.workers import exit_with_parent
 
 
 def curate(config: CurateConfig, context: StageContext) -> Metrics:
@@ -89,7 +89,7 @@ def _each_shard(
         return
     # Spawned, not forked: the parent may hold threads (polars, pyarrow, a progress bar).
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=spawn, initializer=_exit_with_parent) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=spawn, initializer=exit_with_parent) as pool:
         futures = [pool.submit(make_shard, task, config, scratch) for task in tasks]
         for task, future in zip(tasks, futures, strict=True):
             try:
@@ -100,18 +100,6 @@ def _each_shard(
                     f"({task.num_items} records): out of memory, or a page that the parser cannot bear. "
                     "Run again (finished ranges are kept) with `workers: 1` or a smaller max_page_bytes."
                 ) from error
-
-
-def _exit_with_parent() -> None:
-    """Let this worker end when its parent is killed, so that none writes beside the next attempt's."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _deduplicate(shards: Sequence[Shard], config: CurateConfig) -> dict[int, Duplicate]:

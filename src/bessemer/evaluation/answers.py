@@ -62,7 +62,10 @@ def ask(
     prompts = [render_prompt(tokenizer, [Message(role="user", content=q.text)]) for q in questions]
     with context.progress(description, len(prompts), "answers") as progress:
         completions = engine.generate(prompts, sampling, seed, lambda done, _: progress.set(done))
-    return [judge(question, completion, tokenizer) for question, completion in zip(questions, completions, strict=True)]
+    return [
+        judge(question, completion, tokenizer)
+        for question, completion in zip(questions, completions, strict=True)
+    ]
 
 
 def judge(question: Question, completion: Completion, tokenizer: Tokenizer) -> Answer:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from pydantic import Field
+
 from bessemer.config import Config, Count
 from bessemer.evaluation.answers import Answer, ask, chat_engine, read_questions
 from bessemer.evaluation.bits import bits_per_byte
@@ -21,7 +23,7 @@ from bessemer.synthesize.conversations import Question
 from bessemer.synthesize.stage import QUESTIONS
 from bessemer.synthesize.verify import KEY_DEFINITION, Verdict
 from bessemer.tokenization.tokenizer import load_tokenizer
-from bessemer.training.execute import best_device, torch_dtype
+from bessemer.training.execute import best_device, check_sequence_length, torch_dtype
 
 RESULTS = "results.json"
 
@@ -31,7 +33,7 @@ class EvaluateConfig(Config):
 
     max_new_tokens: Count = 64
     """Longest answer in tokens; a longer one counts as not ended."""
-    sequence_length: Count = 256
+    sequence_length: Count = Field(default=256, ge=1)
     """Window of the bits-per-byte measurement, in tokens."""
     validation_tokens: Count = 100_000
     """Held-out tokens that are scored at most."""
@@ -75,6 +77,7 @@ def _evaluate_model(
     tokenizer = load_tokenizer(artifact.folder)
     dtype = torch_dtype(config.compute_dtype)
     model = load_model(artifact.folder, compute_dtype=dtype, device=best_device())
+    check_sequence_length(config.sequence_length, model.config)
     validation = read_split(context.input("tokens").folder, "validation")
     bits = bits_per_byte(model, validation, config.sequence_length, config.validation_tokens)
     greedy = SamplingParams(temperature=0, max_new_tokens=config.max_new_tokens)

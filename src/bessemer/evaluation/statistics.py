@@ -19,7 +19,8 @@ class Estimate(BaseModel):
     n: int
 
     def to_json(self) -> dict[str, Any]:
-        return self.model_dump()
+        """As JSON, which has no NaN: what is not known (n = 0, or no spread at n = 1) is null."""
+        return {name: value if math.isfinite(value) else None for name, value in self.model_dump().items()}
 
 
 def proportion(successes: int, n: int) -> Estimate:

@@ -14,22 +14,22 @@ from bessemer.model.config import parameter_count
 from bessemer.model.huggingface import config_from_huggingface
 from bessemer.runner.cost import WATTS_PER_CORE
 from bessemer.runner.manifest import Artifact
-from bessemer.runner.progress import duration
+from bessemer.runner.progress import compact, duration
 
 _CHAT_KINDS = ("sft", "dpo")
 
 
-def model_card(view: RunView, model: Artifact, license: str | None) -> str:
-    """Markdown with YAML front matter for `model`, the artifact whose weights are exported.
+def model_card(view: RunView, model: Artifact, license: str | None, dtype: str) -> str:
+    """Markdown with YAML front matter for `model`, the artifact whose weights are exported as `dtype`.
 
     `license` is an identifier as the Hub knows it, or None: the card then says that none was chosen.
     """
     parts = [
         _front_matter(view, license),
         f"# {_plain(view.name)}\n",
-        _introduction(view, model, license),
+        _introduction(view, model, license, dtype),
         _use(view, model),
-        _figures(view, model),
+        _figures(view, model, dtype),
         _limits(view, model),
         _data(view),
         _training(view),
@@ -40,9 +40,8 @@ def model_card(view: RunView, model: Artifact, license: str | None) -> str:
 
 
 def _front_matter(view: RunView, license: str | None) -> str:
-    languages = sorted({code for stage in view.of_stage_kind("curate") for code in _languages(stage.artifact)})
     values: dict[str, Any] = {
-        "language": languages or ["en"],
+        "language": _all_languages(view),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["bessemer", "text-generation", *(["conversational"] if _is_assistant(view) else [])],
@@ -52,29 +51,44 @@ def _front_matter(view: RunView, license: str | None) -> str:
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _languages(artifact: Artifact | None) -> list[str]:
-    return list(artifact.manifest.config.get("languages", ())) if artifact else []
+def _all_languages(view: RunView) -> list[str]:
+    """Codes of the languages that curation kept; English where it kept any language."""
+    artifacts = [stage.artifact for stage in view.of_stage_kind("curate") if stage.artifact]
+    return sorted({code for each in artifacts for code in each.manifest.config.get("languages", ())}) or [
+        "en"
+    ]
 
 
 def _is_assistant(view: RunView) -> bool:
     return bool(view.of_stage_kind(*_CHAT_KINDS))
 
 
-def _introduction(view: RunView, model: Artifact, license: str | None) -> str:
+def _introduction(view: RunView, model: Artifact, license: str | None, dtype: str) -> str:
     values = json.loads((model.folder / "config.json").read_bytes())
     config = config_from_huggingface(values)
-    role = "answers questions in a chat" if _is_assistant(view) else "continues text; it was not tuned to chat"
+    origin = "trained from scratch" if view.of_stage_kind("pretrain") else "adapted from another model"
+    role = (
+        "answers questions in a chat" if _is_assistant(view) else "continues text; it was not tuned to chat"
+    )
     licensed = f"License: {license}." if license else "License: none was chosen; ask the owner of this model."
     rows = [
         ["architecture", f"{values['architectures'][0]}, decoder-only transformer"],
         ["parameters", f"{parameter_count(config):,}"],
         ["layers", f"{config.num_hidden_layers}, width {config.hidden_size}"],
-        ["heads", f"{config.num_attention_heads} ({config.num_key_value_heads} key/value), {config.head_dim} wide"],
+        [
+            "heads",
+            f"{config.num_attention_heads} ({config.num_key_value_heads} key/value), {config.head_dim} wide",
+        ],
         ["feed-forward width", f"{config.intermediate_size:,}"],
         ["vocabulary", f"{config.vocab_size:,} tokens (byte-level BPE)"],
         ["context", f"{config.max_position_embeddings:,} positions{_trained_context(view)}"],
+        ["weights", dtype],
     ]
-    return f"A small language model, trained from scratch by one Bessemer recipe. It {role}.\n\n{licensed}\n\n{_table(['', ''], rows)}"
+    size = compact(parameter_count(config))
+    return (
+        f"A language model of {size} parameters, {origin} by one Bessemer recipe. It {role}.\n\n"
+        f"{licensed}\n\n{_table(['property', 'value'], rows)}"
+    )
 
 
 def _trained_context(view: RunView) -> str:
@@ -93,7 +107,7 @@ def _use(view: RunView, model: Artifact) -> str:
         text = "output[0]"
     else:
         encode = (
-            f"messages = [{{\"role\": \"user\", \"content\": {json.dumps(question, ensure_ascii=False)}}}]\n"
+            f'messages = [{{"role": "user", "content": {json.dumps(question, ensure_ascii=False)}}}]\n'
             "inputs = tokenizer.apply_chat_template(\n"
             '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n'
             ")"
@@ -124,7 +138,7 @@ def _example_question(view: RunView, model: str) -> str:
     return next(iter([*right, *(row["text"] for row in taught)]), "Hello! What can you do?")
 
 
-def _figures(view: RunView, model: Artifact) -> str:
+def _figures(view: RunView, model: Artifact, dtype: str) -> str:
     if not view.results:
         return ""
     rows = []
@@ -135,14 +149,21 @@ def _figures(view: RunView, model: Artifact) -> str:
         ]
         rows.append([f"**{name}** (this model)" if name == model.stage else name, *cells])
     final = view.results.get(model.stage, {})
+    rounded = (
+        "" if dtype == "float32" else f" The figures are those of the weights before rounding to {dtype}."
+    )
+    rested = {
+        name: f"{num_of(final, name):,}" for name in ("bits_per_byte", "answer_accuracy", "made_up_rate")
+    }
     return f"""## Evaluation
 
 {_table(["model", *(heading for _, heading, _ in COLUMNS)], rows)}
-In brackets: 95 % intervals. Bits per byte: on {num_of(final, "bits_per_byte"):,} held-out documents, lower is better.
-Right: of {num_of(final, "answer_accuracy"):,} questions about taught objects, in phrasings that training never used.
-Made up: of {num_of(final, "made_up_rate"):,} questions about names that do not exist. Decoding is greedy.
+In brackets: 95 % intervals.{rounded}
 
-{view.key_definition}
+- Bits per byte: on {rested["bits_per_byte"]} held-out documents; lower is better.
+- Right: of {rested["answer_accuracy"]} questions about taught objects, in phrasings that training never used.
+- Made up: of {rested["made_up_rate"]} questions about names that do not exist.
+- Decoding is greedy. {view.key_definition}
 """
 
 
@@ -156,17 +177,19 @@ def _limits(view: RunView, model: Artifact) -> str:
     )
     documents = view.last("documents")
     newest = newest_fetch(documents.folder) if documents else None
-    knowledge = f" It knows nothing newer than {newest[:10]}, the newest page it was trained on." if newest else ""
-    return f"""## Limits
-
-- It is tiny. It knows what its training documents say and little else; outside their subjects it produces fluent
-  nonsense.{knowledge}
-- {wrong}Check what it says against the documentation.
-- The evaluation asks, in other words, about objects whose answers were taught. It measures recall, not reasoning,
-  and not how the model fares with questions of other kinds.
-- It was trained on text in the languages listed above and was neither trained nor tested for safety. It is not meant
-  for decisions that matter.
-"""
+    knowledge = (
+        f" It knows nothing newer than {newest[:10]}, the newest page it was trained on." if newest else ""
+    )
+    limits = [
+        "It knows what its training documents say and little else; outside their subjects it produces fluent "
+        f"nonsense.{knowledge}",
+        f"{wrong}Check what it says against its sources.",
+        "The evaluation asks, in other words, about objects whose answers were taught. It measures recall, "
+        "not reasoning, and not how the model fares with questions of other kinds.",
+        f"It reads and writes the languages of its training text ({', '.join(_all_languages(view))}) only.",
+        "It was neither trained nor tested for safety, and is not meant for decisions that matter.",
+    ]
+    return "## Limits\n\n" + "".join(f"- {limit}\n" for limit in limits)
 
 
 def _data(view: RunView) -> str:
@@ -178,7 +201,7 @@ def _data(view: RunView) -> str:
     shown = ", ".join(f"{_plain(source)} ({count:,} documents)" for source, count in sources[:10])
     more = f" and {len(sources) - 10:,} more" if len(sources) > 10 else ""
     newest = newest_fetch(documents.folder)
-    lines = [f"- Sources: {shown}{more}."]
+    lines = [f"- Sources: {shown}{more}.{_builtin(view)}"]
     if "records" in metrics:
         lines.append(f"- Pages: {metrics['records']:,} entered curation, {metrics['documents']:,} were kept.")
     tokens = view.last("tokens")
@@ -189,6 +212,17 @@ def _data(view: RunView) -> str:
         if told := _made(view, kind):
             lines.append(f"- {label}: {told}, made by rule from the documents.")
     return "## Data\n\n" + "\n".join(lines) + "\n"
+
+
+def _builtin(view: RunView) -> str:
+    """What the built-in corpus is, where it was used: its host name alone says little."""
+    configs = [stage.artifact.manifest.config for stage in view.of_stage_kind("collect") if stage.artifact]
+    for config in configs:
+        if config.get("source") == "builtin":
+            modules = config.get("builtin_modules")
+            packages = f"{len(modules)} modules" if modules else ", ".join(config.get("builtin_packages", ()))
+            return f" These pages are the documentation of Python and its libraries as installed: {packages}."
+    return ""
 
 
 def _made(view: RunView, kind: str) -> str:
@@ -207,9 +241,7 @@ def _training(view: RunView) -> str:
 
 def _cost(view: RunView) -> str:
     total = total_cost(view)
-    rows = [
-        [a.stage, duration(a.manifest.cost.wall_s), *cost_cells(a.manifest.cost)] for a in view.artifacts
-    ]
+    rows = [[a.stage, duration(a.manifest.cost.wall_s), *cost_cells(a.manifest.cost)] for a in view.artifacts]
     rows.append(["**all**", duration(total.wall_s), *cost_cells(total)])
     heading = ["stage", "wall time", "CPU time", "peak memory", "training and generation", "energy"]
     return (

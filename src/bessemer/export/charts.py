@@ -68,31 +68,39 @@ def line_chart(points: Sequence[Point], *, x_label: str, y_label: str, is_noisy:
 
 def bar_chart(rows: Sequence[tuple[str, float, str, str]], *, label: str) -> Markup:
     """Horizontal bars: rows of (name, value, tooltip, style class); each bar states its value."""
-    step, name_width, value_width = 26.0, 250.0, 60.0
+    step, width, name_width, value_width = 24.0, 480.0, 225.0, 55.0
     largest = max((value for _, value, _, _ in rows), default=0) or 1
     height = step * len(rows)
-    axis = Axis(0, largest, name_width + 10, _WIDTH - value_width)
+    axis = Axis(0, largest, name_width + 8, width - value_width)
     drawn = []
     for number, (name, value, tooltip, class_) in enumerate(rows):
         y = number * step
         end = axis.at(value)
-        width = max(end - axis.start, 1.5 if value else 0.0)
+        length = max(end - axis.start, 1.5 if value else 0.0)
         drawn.append(
             tag(
                 "g",
                 tag("title", tooltip),
-                tag("text", name, x=_f(name_width), y=_f(y + 17), class_="label end"),
-                tag("rect", x=_f(axis.start), y=_f(y + 5), width=_f(width), height="16", rx="2", class_=class_),
-                tag("text", f"{value:,.0f}", x=_f(max(end, axis.start + width) + 6), y=_f(y + 17), class_="label"),
+                tag("text", name, x=_f(name_width), y=_f(y + 16), class_="label end"),
+                tag(
+                    "rect",
+                    x=_f(axis.start),
+                    y=_f(y + 4),
+                    width=_f(length),
+                    height="15",
+                    rx="2",
+                    class_=class_,
+                ),
+                tag("text", f"{value:,.0f}", x=_f(axis.start + length + 6), y=_f(y + 16), class_="label"),
             )
         )
     return tag(
         "svg",
         tag("title", label),
         *drawn,
-        viewBox=f"0 0 {_WIDTH:g} {height:g}",
+        viewBox=f"0 0 {width:g} {height:g}",
         role="img",
-        class_="chart",
+        class_="chart bars",
     )
 
 
@@ -172,9 +180,7 @@ def _grid(x_ticks: Sequence[float], y_ticks: Sequence[float], x_axis: Axis, y_ax
     for y in y_ticks:
         place = _f(y_axis.at(y))
         drawn.append(tag("line", x1=_f(x_axis.start), x2=_f(x_axis.end), y1=place, y2=place, class_="grid"))
-        drawn.append(
-            tag("text", _tick(y), x=_f(x_axis.start - 8), y=_f(y_axis.at(y) + 4), class_="tick end")
-        )
+        drawn.append(tag("text", _tick(y), x=_f(x_axis.start - 8), y=_f(y_axis.at(y) + 4), class_="tick end"))
     for x in x_ticks:
         if x_axis.low <= x <= x_axis.high:
             drawn.append(
@@ -190,7 +196,8 @@ def _path(points: Sequence[Point], x_axis: Axis, y_axis: Axis, class_: str) -> M
 
 def _dots(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Markup:
     return tag(
-        "g", *(tag("circle", cx=_f(x_axis.at(x)), cy=_f(y_axis.at(y)), r="3", class_="dot") for x, y in points)
+        "g",
+        *(tag("circle", cx=_f(x_axis.at(x)), cy=_f(y_axis.at(y)), r="3", class_="dot") for x, y in points),
     )
 
 

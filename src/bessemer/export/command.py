@@ -65,7 +65,9 @@ def _is_model_file(name: str) -> bool:
 def _check_target(source: Path, target: Path) -> None:
     """Raise BessemerError where a copy would destroy something."""
     if target == source or target in source.parents or source in target.parents:
-        raise BessemerError(f"--to {target} and the model {source} lie within each other: give another folder")
+        raise BessemerError(
+            f"--to {target} and the model {source} lie within each other: give another folder"
+        )
     if not target.exists():
         return
     if not target.is_dir():

@@ -140,4 +140,6 @@ def _subtitle(view: RunView) -> str:
 def _plain(estimate: Estimate) -> dict[str, float | int | None]:
     """JSON has no NaN and no infinity."""
     numbers = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-    return {name: value if math.isfinite(value) else None for name, value in numbers.items()} | {"n": estimate.n}
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()} | {
+        "n": estimate.n
+    }

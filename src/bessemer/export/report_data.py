@@ -19,13 +19,13 @@ def flow_section(view: RunView) -> Markup:
         "flow",
         "The flow",
         tag("ol", *(_stage_card(stage) for stage in view.stages), class_="flow"),
-        lead="Each stage reads what the stages before it made. Times are wall time on the machine of this run.",
+        lead="Each stage reads what the stages before it made. Times are wall time on this run's machine.",
     )
 
 
 def _stage_card(stage: StageView) -> Markup:
     is_done = stage.status == "done"
-    time = duration(stage.wall_s) if is_done and stage.wall_s else None
+    time = duration(stage.wall_s) if stage.wall_s else ""
     return tag(
         "li",
         tag("span", time, class_="time"),
@@ -46,10 +46,12 @@ def curation_section(view: RunView) -> Markup | None:
     return section(
         "curation",
         "Curation",
-        tag("figure", bar_chart(_funnel(documents), label="Documents by what became of them"), class_="panel wide"),
+        tag(
+            "figure", bar_chart(_funnel(documents), label="Documents by what became of them"), class_="panel"
+        ),
         lead=(
-            f"{entered:,} pages entered, {kept:,} were kept ({kept / max(entered, 1):.0%}). A page is counted "
-            "with the first rule that it fails; the ledger holds every rule's value for every page."
+            f"{entered:,} pages entered, {kept:,} were kept ({kept / max(entered, 1):.0%}). A page counts "
+            "for the first rule that it fails; the ledger holds every rule's value for every page."
         ),
     )
 
@@ -59,7 +61,11 @@ def _funnel(documents: Artifact) -> list[tuple[str, float, str, str]]:
     metrics = documents.manifest.metrics
     entered = metrics["records"]
     drops = sorted(
-        ((name.removeprefix("dropped."), count) for name, count in metrics.items() if name.startswith("dropped.")),
+        (
+            (name.removeprefix("dropped."), count)
+            for name, count in metrics.items()
+            if name.startswith("dropped.")
+        ),
         key=lambda drop: (-drop[1], drop[0]),
     )
     if len(drops) > _MAX_BARS:
@@ -84,7 +90,10 @@ def documents_section(view: RunView) -> Markup | None:
     dropped, kept = dropped_samples(documents), kept_samples(documents)
     parts: list[Markup | None] = []
     if dropped:
-        parts += [tag("h3", "Dropped: one page for each of the rules that dropped most"), *map(_details, dropped)]
+        parts += [
+            tag("h3", "Dropped: one page for each of the rules that dropped most"),
+            *map(_details, dropped),
+        ]
     if kept:
         parts += [tag("h3", "Kept"), *map(_details, kept)]
     return section(
@@ -98,7 +107,11 @@ def documents_section(view: RunView) -> Markup | None:
 def _details(sample: DocumentSample) -> Markup:
     return tag(
         "details",
-        tag("summary", tag("span", sample.url, class_="mono"), *(_reason(sample.reason) if sample.reason else [])),
+        tag(
+            "summary",
+            tag("span", sample.url, class_="mono"),
+            *(_reason(sample.reason) if sample.reason else []),
+        ),
         tag("pre", sample.text or "(no text was extracted)"),
     )
 

@@ -52,8 +52,12 @@ def _curves(stage: StageView) -> list[Markup]:
         ]
         if not points:
             continue
-        chart = line_chart(points, x_label="tokens" if tokens_per_step else "steps", y_label=unit, is_noisy=is_noisy)
-        caption = tag("figcaption", f"{_TITLES[stage.kind]}: {title} ", tag("span", f"({unit}) · {stage.name}"))
+        chart = line_chart(
+            points, x_label="tokens" if tokens_per_step else "steps", y_label=unit, is_noisy=is_noisy
+        )
+        caption = tag(
+            "figcaption", f"{_TITLES[stage.kind]}: {title} ", tag("span", f"({unit}) · {stage.name}")
+        )
         figures.append(tag("figure", caption, chart, class_="panel"))
     return figures
 
@@ -81,9 +85,7 @@ def evaluation_section(view: RunView) -> Markup | None:
         [model, *(_figure_cell(*estimate_text(row.get(name), form)) for name, _, form in COLUMNS)]
         for model, row in view.results.items()
     ]
-    asked = "; ".join(
-        f"{words}: {count:,}" for words, count in _questions_by_group(view).items() if count
-    )
+    asked = "; ".join(f"{words}: {count:,}" for words, count in _questions_by_group(view).items() if count)
     charts = [
         tag("figure", tag("figcaption", title), interval_chart(points, label=title), class_="panel")
         for figure, title in (
@@ -97,7 +99,11 @@ def evaluation_section(view: RunView) -> Markup | None:
         "Evaluation",
         table(["model", *(heading for _, heading, _ in COLUMNS)], rows, class_="figures"),
         tag("div", *charts, class_="pair"),
-        tag("p", f"{view.key_definition} Questions asked, in phrasings that training never used: {asked}.", class_="muted small")
+        tag(
+            "p",
+            f"{view.key_definition} Questions asked, in phrasings that training never used: {asked}.",
+            class_="muted small",
+        )
         if asked
         else None,
         lead="Small figures are 95 % intervals. Every model answers the same questions, greedily.",
@@ -131,7 +137,9 @@ def answers_section(view: RunView) -> Markup | None:
     for place in questions_shown(reference):
         question = reference[place]
         answers = [
-            _answer(model, rows[question["text"]]) for model, rows in by_text.items() if question["text"] in rows
+            _answer(model, rows[question["text"]])
+            for model, rows in by_text.items()
+            if question["text"] in rows
         ]
         cards.append(
             tag(
@@ -149,7 +157,10 @@ def answers_section(view: RunView) -> Markup | None:
         "answers",
         "Questions and answers",
         *cards,
-        lead="Chosen by rule, not by looks: the first questions of each kind.",
+        lead=(
+            "Chosen by rule, not by looks: the first questions of each kind. An answer that is cut off "
+            "reached the length limit."
+        ),
     )
 
 
@@ -157,10 +168,15 @@ def _answer(model: str, row: Mapping[str, Any]) -> Markup:
     mark = {"right": "✓", "wrong": "✗"}.get(row["verdict"], "○")
     text = " ".join(row["answer"].split()) or "(nothing)"
     shown = text if len(text) <= _MAX_ANSWER_CHARACTERS else text[:_MAX_ANSWER_CHARACTERS] + " …"
-    ended = "" if row.get("ended", True) else ", cut off at the length limit"
+    ended = "" if row.get("ended", True) else ", cut off"
     return tag(
         "div",
-        tag("div", tag("span", model), tag("span", f"{mark} {verdict_text(row)}{ended}", class_="verdict"), class_="who"),
+        tag(
+            "div",
+            tag("span", model),
+            tag("span", f"{mark} {verdict_text(row)}{ended}", class_="verdict"),
+            class_="who",
+        ),
         shown,
         class_=f"answer {row['verdict'] if row['verdict'] in ('right', 'wrong') else 'refused'}",
     )

@@ -25,14 +25,23 @@ def cost_section(view: RunView) -> Markup | None:
     ]
     total = total_cost(view)
     size_bytes = sum(entry.size_bytes for a in view.artifacts for entry in a.manifest.files)
-    rows.append([tag("strong", cell) for cell in ("all", duration(total.wall_s), *cost_cells(total), data_size(size_bytes))])
+    rows.append(
+        [
+            tag("strong", cell)
+            for cell in ("all", duration(total.wall_s), *cost_cells(total), data_size(size_bytes))
+        ]
+    )
     return section(
         "cost",
         "Cost",
-        table(["stage", "wall time", "CPU time", "peak memory", "training and generation", "energy", "on disk"], rows, "figures"),
+        table(
+            ["stage", "wall time", "CPU time", "peak memory", "training and generation", "energy", "on disk"],
+            rows,
+            "figures",
+        ),
         tag(
             "p",
-            f"Measured on the machine of this run. Energy is an estimate: CPU time at {WATTS_PER_CORE:g} W a core. "
+            f"Measured where it ran. Energy is an estimate: CPU time at {WATTS_PER_CORE:g} W a core. "
             "Floating-point operations follow from the model's shape and the tokens seen.",
             class_="muted small",
         ),
@@ -44,7 +53,9 @@ def lineage_section(view: RunView) -> Markup | None:
     if not view.artifacts:
         return None
     of_run = {artifact.stage: artifact for artifact in view.artifacts}
-    last = next((a for kind in ("export", "evaluation", "model") if (a := view.last(kind))), view.artifacts[-1])
+    last = next(
+        (a for kind in ("export", "evaluation", "model") if (a := view.last(kind))), view.artifacts[-1]
+    )
     tree = trace(last, of_run)
     verdict = "Every link matches." if tree.is_sound else "A link is broken: see the arrows."
     return section(
@@ -52,7 +63,7 @@ def lineage_section(view: RunView) -> Markup | None:
         "Lineage",
         tag("pre", describe_lineage(tree), class_="tree"),
         tag("p", verdict, class_="muted small"),
-        lead="What the final artifact was made from, with the digests of the bytes. Equal inputs give equal digests.",
+        lead="What the final artifact was made from, with digests of the bytes; equal inputs, equal digests.",
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import polars as pl
 
 from bessemer.evaluation.statistics import Estimate
-from bessemer.formats.documents import scan_documents
+from bessemer.formats.documents import DOCUMENTS_STEM, scan_documents
 from bessemer.formats.ledger import read_rules, scan_ledger
+from bessemer.formats.parquet_shards import shard_paths
 from bessemer.runner.manifest import Artifact
 
 Row = Mapping[str, Any]
@@ -23,10 +24,15 @@ GROUPS = {
 
 EXCERPT_CHARACTERS = 700
 
+_NO_DATE = "1970-01-01"
+_LIMITS = {"min": "below the least,", "max": "above the most,"}
+
 
 def verdict_text(row: Row) -> str:
-    """A judged answer's label: right, wrong, declines or made up."""
+    """A judged answer's label: right, wrong, declines or made up, as the figures count it."""
     is_nonexistent = row["group"] == "nonexistent"
+    if not row["answer"].strip():
+        return f"no words, counted as {'made up' if is_nonexistent else 'wrong'}"
     match row["verdict"]:
         case "right":
             return "right: declines" if is_nonexistent else "right"
@@ -104,9 +110,9 @@ def dropped_samples(documents: Artifact, num_rules: int = 8) -> list[DocumentSam
 
 
 def kept_samples(documents: Artifact, count: int = 4) -> list[DocumentSample]:
-    """Kept documents: those with the smallest ids, which are digests, so as good as drawn."""
-    names = ["url", "title", "text", "id"]
-    kept = scan_documents(documents.folder).select(names).sort("id").head(count).collect()
+    """Kept documents of the first shard: those with the smallest ids, which are digests."""
+    first = shard_paths(documents.folder, DOCUMENTS_STEM)[0]
+    kept = pl.scan_parquet(first).select("url", "title", "text", "id").sort("id").head(count).collect()
     return [
         DocumentSample(row["url"] or "(no URL)", row["title"] or "", "", _excerpt(row["text"]))
         for row in kept.to_dicts()
@@ -114,8 +120,12 @@ def kept_samples(documents: Artifact, count: int = 4) -> list[DocumentSample]:
 
 
 def newest_fetch(folder: Path) -> str | None:
-    """ISO 8601 time at which the newest document was fetched: nothing later can be in the model."""
-    return scan_documents(folder).select(pl.col("fetched_at").max()).collect().item()
+    """ISO 8601 time at which the newest document was fetched: nothing later can be in the model.
+
+    None when it is not known: local files carry no date, and are collected with that of 1970.
+    """
+    newest = scan_documents(folder).select(pl.col("fetched_at").max()).collect().item()
+    return None if newest is None or newest.startswith(_NO_DATE) else newest
 
 
 def documents_by_source(folder: Path) -> list[tuple[str, int]]:
@@ -126,16 +136,17 @@ def documents_by_source(folder: Path) -> list[tuple[str, int]]:
 
 
 def _reason(row: Row, rules: Mapping[str, Mapping[str, Any]]) -> str:
-    """`gopher.word_count: 12 below the least, 50 (words)`."""
+    """`gopher.word_count: 12 below the least, 50 (words)`: the parts that the ledger has."""
     rule, value, threshold = row["dropped_rule"], row["dropped_value"], row["dropped_threshold"]
-    parts = [rule]
+    parts = []
     if value is not None:
         parts.append(f"{value:.4g}")
-        if threshold is not None:
-            limit = {"min": "below the least,", "max": "above the most,"}.get(row["dropped_bound"], "against")
-            parts.append(f"{limit} {threshold:.4g}")
-    told = rules.get(rule, {}).get("description") or row["detail"]
-    return f"{parts[0]}: " + " ".join(parts[1:] + ([f"({told})"] if told else [])) if len(parts) > 1 or told else rule
+    if threshold is not None:
+        limit = _LIMITS.get(row["dropped_bound"], "with a threshold of")
+        parts.append(f"{limit} {threshold:.4g}")
+    if told := rules.get(rule, {}).get("description") or row["detail"]:
+        parts.append(f"({told})")
+    return f"{rule}: {' '.join(parts)}"
 
 
 def _excerpt(text: str) -> str:

@@ -25,7 +25,7 @@ class ExportConfig(Config):
     """What the exported folder is like."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the exported weights; bfloat16 halves the size and rounds each weight to 8 bits of precision."""
+    """Type of the exported weights; bfloat16 halves the size and keeps 8 bits of each weight's precision."""
     license: str | None = None
     """License identifier for the model card, such as apache-2.0; the card says so when none is given."""
 
@@ -38,7 +38,7 @@ def export(config: ExportConfig, context: StageContext) -> dict[str, Any]:
     """
     source = context.input("model")
     view = view_of_context(context)
-    card = model_card(view, source, config.license)
+    card = model_card(view, source, config.license, config.dtype)
     model = load_model(source.folder)
     dtype = torch_dtype(config.dtype)
     save_model(
@@ -50,7 +50,7 @@ def export(config: ExportConfig, context: StageContext) -> dict[str, Any]:
         dtype=dtype,
     )
     difference_to_source = check_reload(model, context.output, seed=0)
-    _prove(model, dtype, context.output)
+    prove_equal(model, dtype, context.output)
     write_atomically(context.output / REPORT_NAME, render_report(view).encode("utf-8", "replace"))
     summary = summary_text(view, source.stage)
     write_atomically(context.output / SUMMARY_NAME, summary.encode("utf-8", "replace"))
@@ -64,7 +64,7 @@ def export(config: ExportConfig, context: StageContext) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _prove(model: Transformer, dtype: torch.dtype, folder: Path) -> None:
+def prove_equal(model: Transformer, dtype: torch.dtype, folder: Path) -> None:
     """Raise BessemerError unless the folder's logits are those of `model` rounded to `dtype` (in place)."""
     for parameter in model.parameters():
         parameter.copy_(parameter.to(dtype))

@@ -14,11 +14,12 @@ def summary_text(view: RunView, model: str) -> str:
     blocks = [format_table(view.results)] if view.results else []
     chosen = examples(view.answers.get(model, ()))
     if chosen:
-        answers = [f"{_wrapped('Q', row['text'])}\n{_wrapped('A', row['answer'])}\n     [{verdict_text(row)}]" for row in chosen]
+        answers = [
+            f"{_wrapped('Q', row['text'])}\n{_wrapped('A', row['answer'])}\n     [{verdict_text(row)}]"
+            for row in chosen
+        ]
         blocks.append("\n".join([f"Answers of {model}, chosen by rule:", *answers]))
-    blocks.append(
-        f"Talk with it:  bessemer chat {view.name}\nSee it all:    bessemer report {view.name}"
-    )
+    blocks.append(f"Talk with it:  bessemer chat {view.name}\nSee it all:    bessemer report {view.name}")
     return "\n\n".join(blocks) + "\n"
 
 

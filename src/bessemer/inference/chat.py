@@ -6,7 +6,7 @@ and shown as it comes.
 
 import codecs
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import TextIOWrapper
@@ -97,14 +97,14 @@ class Conversation:
         """Begin anew, as if just opened."""
         self.messages, self.num_forgotten, self._num_turns = [], 0, 0
 
-    def answer(self, text: str) -> Iterator[str]:
+    def answer(self, text: str) -> Generator[str, None, None]:
         """Say something; pieces of the answer as they come, never with a broken character.
 
         What was yielded when the caller stops becomes the answer in the history; a turn without any
         answer is forgotten. Raises BessemerError for a text that is empty or too long; the history is
         then as before.
         """
-        clean = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip()
+        clean = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").strip()
         if not clean:
             raise BessemerError("there is nothing to answer: the text is empty")
         messages = [*self.messages, Message(role="user", content=clean)]
@@ -180,9 +180,7 @@ def stream_text(tokenizer: Tokenizer, token_ids: Iterable[int]) -> Iterator[str]
         tokenizer.end_of_turn_id,
         tokenizer.padding_id,
     }
-    yield from decode_pieces(
-        tokenizer.decode_bytes([token]) for token in token_ids if token not in special
-    )
+    yield from decode_pieces(tokenizer.decode_bytes([token]) for token in token_ids if token not in special)
 
 
 def decode_pieces(pieces: Iterable[bytes]) -> Iterator[str]:

@@ -69,8 +69,8 @@ class Block(nn.Module):
         self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask, cache: Cache | None
     ) -> Tensor:
         config = self.config
-        has_norms = self.q_norm is not None and self.k_norm is not None
-        norms = (self.q_norm, self.k_norm) if has_norms else None
+        q_norm, k_norm = self.q_norm, self.k_norm
+        norms = None if q_norm is None or k_norm is None else (q_norm, k_norm)
         normed_BTD = rms_norm(x_BTD, self.attention_norm, config.rms_norm_eps)
         qkv_BTX = linear(normed_BTD, self.qkv, self.qkv_bias)
         q_BTHE, k_BSKE, v_BSKE = split_heads(

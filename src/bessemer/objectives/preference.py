@@ -56,9 +56,7 @@ class DirectPreference:
     def loss(self, model: Transformer, batch: PairBatch) -> LossSum:
         """Sum over the pairs."""
         log_probabilities_S, places_S = target_log_probabilities(model, batch.batch)
-        sums = sum_by_document(
-            log_probabilities_S, places_S, batch.batch, batch.num_documents
-        ).flatten()
+        sums = sum_by_document(log_probabilities_S, places_S, batch.batch, batch.num_documents).flatten()
         chosen, rejected = sums[batch.chosen_slots_P], sums[batch.rejected_slots_P]
         losses = dpo_loss(chosen, rejected, batch.reference_chosen_P, batch.reference_rejected_P, self._beta)
         if self._chosen_weight:

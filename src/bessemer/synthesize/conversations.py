@@ -47,7 +47,8 @@ def key_of(fact: Fact, kind: QuestionKind) -> str:
         return fact.module
     answer = answer_to(fact, kind)
     assert answer is not None, "only asked where the fact holds an answer"
-    return answer.removeprefix("It returns ").removeprefix("It takes ")
+    # The verb stays: "list of int" holds "int", but only "returns int" says so.
+    return answer.removeprefix("It ") if kind in ("returns", "arguments") else answer
 
 
 def askable_kinds(fact: Fact, ambiguous_shorts: frozenset[str]) -> list[QuestionKind]:
@@ -113,7 +114,12 @@ def known_conversations(
 def follow_up_conversations(
     facts: Sequence[Fact], ambiguous: frozenset[str], count: int, generator: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Two turns about one object, the second by pronoun, so that the model learns to look back."""
+    """Two turns about one object, the second by pronoun, so that the model learns to look back.
+
+    None when there is no object that two questions can be asked about.
+    """
+    if not any(len(askable_kinds(fact, ambiguous)) > 1 for fact in facts):
+        return []
     asker = Asker(generator)
     rows = []
     while len(rows) < count:

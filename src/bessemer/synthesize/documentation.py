@@ -58,7 +58,7 @@ class Entry:
 
 
 def read_documentation(folder: Path, max_summary_characters: int, max_arguments: int) -> Documentation:
-    """All names and usable facts of a documents artifact; where two pages document one name, the first wins."""
+    """All names and usable facts of a documents artifact; of two pages about one name the first wins."""
     names: dict[str, None] = {}
     facts: dict[str, Fact] = {}
     for batch in read_documents(folder, columns=["id", "text"]):
@@ -169,6 +169,11 @@ def _returns(entry: Entry) -> str | None:
     match = _NUMPY_RETURNS.search(entry.documentation)
     text = (match[1] if match else entry.annotation or "").strip().strip("'\"").rstrip(".")
     is_plain = re.fullmatch(r"[\w.,\[\] -]+", text) is not None and len(text) <= _MAX_RETURNS_CHARACTERS
-    if entry.is_class or not is_plain or text in ("None", "Any", "NoReturn", "Self") or not normalized_words(text):
+    if (
+        entry.is_class
+        or not is_plain
+        or text in ("None", "Any", "NoReturn", "Self")
+        or not normalized_words(text)
+    ):
         return None
     return text

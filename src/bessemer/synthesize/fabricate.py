@@ -64,12 +64,16 @@ def fabricate(
     """`count` distinct qualified names that are not in `known`, modelled on the real `names`.
 
     `names` are qualified (`math.gcd`); `known` holds every qualified name the documentation has, and
-    every short name, so that a fabrication never asks about a real object by accident.
+    every short name, so that a fabrication never asks about a real object by accident. Made-up short
+    names differ too: a question may be asked with the short name alone.
     """
     modules = sorted({name.rpartition(".")[0] for name in names})
     shorts = [name.rpartition(".")[2] for name in names]
-    pieces = sorted({piece for short in shorts for piece in pieces_of(short) if len(piece) > 1})
+    pieces = sorted(
+        {piece for short in shorts for piece in pieces_of(short) if len(piece) > 1 and piece.isalpha()}
+    )
     found: dict[str, None] = {}
+    found_shorts: set[str] = set()
     while len(found) < count:
         kind = generator.choice(4, p=[0.45, 0.2, 0.25, 0.1])
         module = str(generator.choice(modules))
@@ -82,9 +86,11 @@ def fabricate(
             if kind == 3:
                 module = _invented_word(generator)
         name = f"{module}.{short}"
-        is_real = name in known or (kind != 1 and short in known)
-        if not is_real and name not in found:
+        is_taken = name in found or name in known
+        is_short_taken = kind != 1 and (short in known or short in found_shorts)
+        if not is_taken and not is_short_taken:
             found[name] = None
+            found_shorts.add(short)
     return list(found)
 
 

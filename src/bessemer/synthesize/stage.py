@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
@@ -33,11 +33,11 @@ FACTS = "facts.jsonl"
 class SynthesizeConfig(Config):
     """Which facts are asked about, and how often."""
 
-    objects: Count = 1100
+    objects: Count = Field(default=1100, ge=1)
     """Documented objects whose answers are taught."""
     modules: tuple[str, ...] = ()
     """Ask only about objects that lie directly in these modules; default all."""
-    held_out_objects: Count = 150
+    held_out_objects: Count = Field(default=150, ge=0)
     """Documented objects that are asked about in evaluation only."""
     phrasings: int = Field(default=8, ge=1)
     """Training phrasings of each question about an object."""
@@ -47,14 +47,23 @@ class SynthesizeConfig(Config):
     """Share of the conversations with a second question that refers back."""
     small_talk_repeats: int = Field(default=15, ge=0)
     """How often each greeting and the like occurs."""
-    nonexistent_questions: Count = 600
+    nonexistent_questions: Count = Field(default=600, ge=0)
     """Evaluation questions about names that do not exist; none of them is used for training."""
-    practice_unknown: Count = 1200
+    practice_unknown: Count = Field(default=1200, ge=0)
     """Further names that do not exist, kept for preference sampling."""
     max_summary_characters: Count = 90
     """Objects with a longer first sentence are left out."""
     max_arguments: Count = 5
     """Argument lists longer than this are not asked about."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> "SynthesizeConfig":
+        if self.unknown_share + self.follow_up_share >= 1:
+            raise ValueError(
+                f"unknown_share {self.unknown_share} and follow_up_share {self.follow_up_share} leave no "
+                "room for questions about what exists: lower one so that their sum is below 1"
+            )
+        return self
 
 
 def synthesize(config: SynthesizeConfig, context: StageContext) -> dict[str, Any]:

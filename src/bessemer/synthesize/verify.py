@@ -14,11 +14,14 @@ from bessemer.synthesize.phrasings import REFUSAL_KEY
 KEY_DEFINITION = (
     "An answer is right when the reference's key stands in it word for word (case, punctuation and "
     "spacing aside): the documentation's first sentence for a purpose, the module's qualified name "
-    "for a module, the documented type for a return value, all parameter names in order for arguments. "
+    'for a module, "returns" and the documented type for a return value, "takes" and all parameter names '
+    "in order for arguments. Where the key is a sentence's end, the answer's sentence must end there too: "
+    '"takes a and b" is wrong where a alone is right. '
     f'A question about something that does not exist is answered rightly by "{REFUSAL_KEY}".'
 )
 
 _WORD = re.compile(r"[^\W_]+(?:[._][^\W_]+)*")
+_SENTENCE_END = re.compile(r"[.!?\n]")
 
 
 class Verdict(StrEnum):
@@ -43,11 +46,14 @@ def normalized_words(text: str) -> list[str]:
 
 def is_refusal(answer: str) -> bool:
     """Whether an answer says that it does not know."""
-    return REFUSAL_KEY in answer.lower().replace("’", "'")
+    return holds(answer, REFUSAL_KEY)
 
 
 def verify(answer: str, key: str | None) -> Verified:
-    """Judge an answer against the key of its reference; `key` None means nothing exists to know."""
+    """Judge an answer against the key of its reference; `key` None means nothing exists to know.
+
+    Raises ValueError for a key without words.
+    """
     refused = is_refusal(answer)
     if key is None:
         if refused:
@@ -55,11 +61,24 @@ def verify(answer: str, key: str | None) -> Verified:
         return Verified(Verdict.WRONG, "explains something that does not exist")
     if refused:
         return Verified(Verdict.REFUSED, "declines although the documentation knows")
-    said, wanted = normalized_words(answer), normalized_words(key)
+    if holds(answer, key):
+        return Verified(Verdict.RIGHT, "the key stands in the answer")
+    said = set(normalized_words(answer))
+    missing = [word for word in normalized_words(key) if word not in said]
+    reason = f"misses {', '.join(missing[:5])}" if missing else "words out of order or more than the key"
+    return Verified(Verdict.WRONG, reason)
+
+
+def holds(answer: str, key: str) -> bool:
+    """Whether the key's words stand in the answer side by side, ending a sentence if the key does."""
+    text = answer.lower()
+    said, wanted = list(_WORD.finditer(text)), normalized_words(key)
     if not wanted:
         raise ValueError(f"the key {key!r} holds no words to look for")
-    places = range(len(said) - len(wanted) + 1)
-    if any(said[place : place + len(wanted)] == wanted for place in places):
-        return Verified(Verdict.RIGHT, "the key stands in the answer")
-    missing = [word for word in wanted if word not in said]
-    return Verified(Verdict.WRONG, f"misses {', '.join(missing[:5])}" if missing else "words out of order")
+    for last in range(len(wanted) - 1, len(said)):
+        if [word[0] for word in said[last + 1 - len(wanted) : last + 1]] != wanted:
+            continue
+        gap = text[said[last].end() : said[last + 1].start()] if last + 1 < len(said) else "."
+        if not key.endswith(".") or _SENTENCE_END.search(gap):
+            return True
+    return False

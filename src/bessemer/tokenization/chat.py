@@ -4,6 +4,7 @@ Training, preference scoring, evaluation and chat all call `render`, so that a m
 out of step with its tokens and a prompt can never differ between training and use.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -11,6 +12,9 @@ from typing import TypedDict
 from bessemer.errors import BessemerError
 from bessemer.tokenization.template import ROLES
 from bessemer.tokenization.tokenizer import Tokenizer
+
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+"""JSON can write it (`"\\ud83d"`), UTF-8 cannot."""
 
 
 class Message(TypedDict):
@@ -35,10 +39,9 @@ def render(
     """Render messages in ChatML: `<|im_start|>role\\ncontent<|im_end|>\\n` a turn.
 
     With `add_generation_prompt` the sequence ends where the assistant's answer begins.
-    Raises BessemerError for an unknown role or an empty conversation.
+    Raises BessemerError for an unknown role, an empty conversation, or anything but messages.
     """
-    if not messages:
-        raise BessemerError("a conversation needs at least one message")
+    _check(messages)
     token_ids: list[int] = []
     loss_mask: list[bool] = []
 
@@ -49,8 +52,6 @@ def render(
     newline = tokenizer.encode("\n")
     for message in messages:
         role = message["role"]
-        if role not in ROLES:
-            raise BessemerError(f"unknown role {role!r}; roles are {', '.join(ROLES)}")
         learnt = role == "assistant"
         append([tokenizer.start_of_turn_id, *tokenizer.encode(f"{role}\n")])
         append([*tokenizer.encode(message["content"].strip()), tokenizer.end_of_turn_id], learnt=learnt)
@@ -63,3 +64,16 @@ def render(
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Token ids up to where the assistant is to continue."""
     return render(tokenizer, messages, add_generation_prompt=True).token_ids
+
+
+def _check(messages: Sequence[Message]) -> None:
+    """Conversations come from files that people write: say what is wrong with one."""
+    if isinstance(messages, str) or not messages:
+        raise BessemerError("a conversation needs at least one message, in a list")
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            raise BessemerError(f'expected {{"role": …, "content": "text"}} as a message, got {message!r}')
+        if _HALF_A_CHARACTER.search(message["content"]):
+            raise BessemerError(f"a message holds half of a surrogate pair, no character: {message!r}")
+        if message.get("role") not in ROLES:
+            raise BessemerError(f"unknown role {message.get('role')!r}; roles are {', '.join(ROLES)}")

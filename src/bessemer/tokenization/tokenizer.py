@@ -39,12 +39,18 @@ class Tokenizer:
         missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
         if missing:
             raise BessemerError(f"tokenizer.json lacks the special tokens {', '.join(missing)}")
+        unknown_bytes = sum(backend.token_to_id(character) is None for character in byte_alphabet())
+        if unknown_bytes:
+            raise BessemerError(
+                f"tokenizer.json is not byte-level: it lacks tokens for {unknown_bytes} of the 256 bytes, "
+                "so some texts could not be encoded; take a byte-level tokenizer"
+            )
         backend.encode_special_tokens = True  # text that spells "<|im_end|>" stays text
         self._backend = backend
-        self.end_of_text_id: int = backend.token_to_id(END_OF_TEXT)
-        self.start_of_turn_id: int = backend.token_to_id(START_OF_TURN)
-        self.end_of_turn_id: int = backend.token_to_id(END_OF_TURN)
-        self.padding_id: int = backend.token_to_id(PADDING)
+        self.end_of_text_id = self._id_of(END_OF_TEXT)
+        self.start_of_turn_id = self._id_of(START_OF_TURN)
+        self.end_of_turn_id = self._id_of(END_OF_TURN)
+        self.padding_id = self._id_of(PADDING)
 
     @property
     def vocab_size(self) -> int:
@@ -108,7 +114,13 @@ class Tokenizer:
 
     @cached_property
     def _byte_ids(self) -> list[int]:
-        return [self._backend.token_to_id(character) for character in byte_alphabet()]
+        return [self._id_of(character) for character in byte_alphabet()]
+
+    def _id_of(self, token: str) -> int:
+        """Id of a token that the constructor has found to be there."""
+        id = self._backend.token_to_id(token)
+        assert id is not None
+        return id
 
 
 def byte_alphabet() -> list[str]:

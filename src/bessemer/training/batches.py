@@ -36,7 +36,8 @@ class Batch:
         return self.token_ids_BT.numel()
 
     def split(self, num_parts: int) -> "list[Batch]":
-        """Cut into micro-batches of consecutive rows, as even as can be."""
+        """Cut into micro-batches of consecutive rows, as even as can be; none is empty."""
+        num_parts = min(num_parts, len(self.token_ids_BT))
         fields = (self.token_ids_BT, self.targets_BT, self.documents_BT, self.positions_BT)
         return [Batch(*part) for part in zip(*(f.tensor_split(num_parts) for f in fields), strict=True)]
 

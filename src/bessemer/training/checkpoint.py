@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from bessemer.runner.files import fsync_tree, replace_folder, sha256_of
 from bessemer.training.optimizers import Optimizers
@@ -43,7 +44,7 @@ class Checkpoints:
         shutil.rmtree(partial, ignore_errors=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "no process group": one process is meant
-            dcp.save(_state(model, optimizers), checkpoint_id=str(partial), no_dist=True)
+            save(_state(model, optimizers), checkpoint_id=str(partial), no_dist=True)
         checksums = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
         (partial / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
         fsync_tree(partial)
@@ -64,7 +65,7 @@ class Checkpoints:
             state = _state(model, optimizers)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                dcp.load(state, checkpoint_id=str(folder), no_dist=True)
+                load(state, checkpoint_id=str(folder), no_dist=True)
             model.load_state_dict(state["model"])
             for optimizer, loaded in zip(optimizers.all, state["optimizers"], strict=True):
                 optimizer.load_state_dict(loaded)
@@ -78,10 +79,10 @@ class Checkpoints:
 def is_sound(folder: Path) -> bool:
     """Whether every file of a checkpoint matches its checksum."""
     try:
-        checksums = json.loads((folder / CHECKSUMS).read_text())
-    except (OSError, json.JSONDecodeError):
+        checksums = json.loads((folder / CHECKSUMS).read_bytes())
+    except (OSError, ValueError):  # ValueError: neither JSON nor, perhaps, text at all
         return False
-    return all(
+    return isinstance(checksums, dict) and all(
         (folder / name).is_file() and sha256_of(folder / name) == digest for name, digest in checksums.items()
     )
 

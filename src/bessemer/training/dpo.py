@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from bessemer.config import Config, Count
+from bessemer.errors import BessemerError
 from bessemer.formats.jsonl import read_jsonl
 from bessemer.model.config import flops_per_token, parameter_count
 from bessemer.model.folder import load_model
@@ -19,8 +20,8 @@ from bessemer.runner.context import StageContext
 from bessemer.runner.files import write_atomically
 from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
-from bessemer.training.batches import Batch, row_of_conversations, stack_rows
-from bessemer.training.execute import Cadence, best_device, torch_dtype, train
+from bessemer.training.batches import row_of_conversations, stack_rows
+from bessemer.training.execute import Cadence, best_device, check_sequence_length, torch_dtype, train
 from bessemer.training.finish import write_model
 from bessemer.training.loop import Plan
 from bessemer.training.optimizers import OptimizerConfig
@@ -40,9 +41,9 @@ class DpoConfig(Config):
     """Weight of the chosen answers' likelihood beside the DPO loss (RPO); 0 is plain DPO."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the pairs."""
-    sequence_length: Count = 256
+    sequence_length: Count = Field(default=256, ge=1)
     """Tokens a row; both answers of a pair lie in one row."""
-    batch_tokens: Count = 2048
+    batch_tokens: Count = Field(default=2048, ge=1)
     """Tokens a step."""
     optimizer: OptimizerConfig = OptimizerConfig(kind="adamw", learning_rate=1e-4)
     """Optimizer and peak learning rates."""
@@ -107,14 +108,15 @@ def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
     pairs = read_pairs(context.input("preferences").folder / "preferences.jsonl", tokenizer)
     device = best_device()
     model = load_model(source, compute_dtype=torch_dtype(config.compute_dtype), device=device)
+    check_sequence_length(config.sequence_length, model.config)
     rows = PairRows(pairs, config.sequence_length, tokenizer.padding_id, context.seed, device)
-    references = reference_log_probabilities(
-        model, pairs, rows, context.scratch / "reference.npy", context
-    )
+    references = reference_log_probabilities(model, pairs, rows, context.scratch / "reference.npy", context)
     num_rows = max(1, config.batch_tokens // config.sequence_length)
     num_steps = math.ceil(rows.packed.rows_per_epoch() * config.epochs / num_rows)
     tokens_per_step = num_rows * config.sequence_length
-    context.say(f"{len(pairs):,} pairs, {num_steps:,} steps of {tokens_per_step:,} tokens, beta {config.beta}")
+    context.say(
+        f"{len(pairs):,} pairs, {num_steps:,} steps of {tokens_per_step:,} tokens, beta {config.beta}"
+    )
     plan = Plan(
         objective=DirectPreference(config.beta, config.chosen_weight),
         batches=lambda step: [rows.batch(rows.step_rows(step, num_rows), references)],
@@ -145,14 +147,26 @@ def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
 def read_pairs(path: Path, tokenizer: Tokenizer) -> list[Pair]:
     """Render every pair of a preferences file. Raises BessemerError with the line of a bad one."""
     pairs = []
-    for row in read_jsonl(path, required=("prompt", "chosen", "rejected")):
-        pairs.append(
-            (
-                render(tokenizer, [*row["prompt"], *row["chosen"]]),
-                render(tokenizer, [*row["prompt"], *row["rejected"]]),
+    for number, row in enumerate(read_jsonl(path, required=("prompt", "chosen", "rejected")), start=1):
+        try:
+            chosen, rejected = (
+                _answered(tokenizer, row["prompt"], row[side]) for side in ("chosen", "rejected")
             )
-        )
+        except BessemerError as error:
+            raise BessemerError(f"{path}:{number}: {error}") from None
+        pairs.append((chosen, rejected))
     return pairs
+
+
+def _answered(tokenizer: Tokenizer, prompt: Any, answer: Any) -> Rendered:
+    """A prompt with its answer; only the answer's assistant turns are scored."""
+    if not isinstance(prompt, list) or not isinstance(answer, list):
+        raise BessemerError("prompt, chosen and rejected must be lists of messages")
+    asked, whole = render(tokenizer, prompt), render(tokenizer, [*prompt, *answer])
+    scored = [*([False] * len(asked.loss_mask)), *whole.loss_mask[len(asked.loss_mask) :]]
+    if not any(scored):
+        raise BessemerError("chosen and rejected must each hold an assistant turn")
+    return Rendered(whole.token_ids, scored)
 
 
 @torch.no_grad()

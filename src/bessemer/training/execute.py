@@ -6,6 +6,8 @@ import torch
 from pydantic import Field
 
 from bessemer.config import Config, Count
+from bessemer.errors import BessemerError
+from bessemer.model.config import ModelConfig
 from bessemer.model.transformer import Transformer
 from bessemer.runner.context import StageContext
 from bessemer.training.checkpoint import Checkpoints
@@ -64,6 +66,15 @@ def train(
         "tokens_per_s": done_tokens / max(result.wall_s, 1e-9),
     }
     return Trained(result, metrics)
+
+
+def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:
+    """Raises BessemerError when rows are longer than the positions that the model knows."""
+    if sequence_length > shape.max_position_embeddings:
+        raise BessemerError(
+            f"sequence_length {sequence_length} is more than the model's {shape.max_position_embeddings} "
+            "positions: lower it, or pretrain with a larger model.max_position_embeddings"
+        )
 
 
 def best_device() -> torch.device:

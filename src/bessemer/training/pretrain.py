@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
@@ -17,8 +18,8 @@ from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batches import Batch, DocumentRows
 from bessemer.training.dial import ModelDial, model_config
+from bessemer.training.execute import Cadence, best_device, check_sequence_length, torch_dtype, train
 from bessemer.training.finish import write_model
-from bessemer.training.execute import Cadence, best_device, torch_dtype, train
 from bessemer.training.loop import Plan
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.schedules import ScheduleConfig
@@ -29,13 +30,13 @@ class PretrainConfig(Config):
 
     model: ModelDial = ModelDial()
     """Size of the model."""
-    tokens: Count | None = None
+    tokens: Count | None = Field(default=None, ge=1)
     """Tokens to train on; default 20 per parameter (Hoffmann et al. 2022, Chinchilla)."""
-    sequence_length: Count = 256
+    sequence_length: Count = Field(default=256, ge=1)
     """Tokens a row."""
-    batch_tokens: Count = 2048
+    batch_tokens: Count = Field(default=2048, ge=1)
     """Tokens a step."""
-    micro_batches: Count = 1
+    micro_batches: Count = Field(default=1, ge=1)
     """Parts that a step's batch is computed in, to save memory; the result is the same."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer and peak learning rates."""
@@ -63,6 +64,7 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
             f"{tokenizer.vocab_size}: they belong to different runs; encode the documents again"
         )
     shape = model_config(config.model, tokenizer.vocab_size)
+    check_sequence_length(config.sequence_length, shape)
     device = best_device()
     model = Transformer(shape, torch_dtype(config.compute_dtype)).initialize(context.seed).to(device)
     budget = config.tokens or 20 * parameter_count(shape)
@@ -70,8 +72,9 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
     tokens_per_step = num_rows * config.sequence_length
     num_steps = max(1, budget // tokens_per_step)
     context.say(
-        f"{parameter_count(shape):,} parameters: {shape.num_hidden_layers} layers, width {shape.hidden_size}, "
-        f"{shape.num_attention_heads} heads ({shape.num_key_value_heads} key/value); "
+        f"{parameter_count(shape):,} parameters: {shape.num_hidden_layers} layers, "
+        f"width {shape.hidden_size}, {shape.num_attention_heads} heads "
+        f"({shape.num_key_value_heads} key/value); "
         f"{num_steps:,} steps of {tokens_per_step:,} tokens, "
         f"{num_steps * tokens_per_step / training.num_tokens:.2f} epochs"
     )

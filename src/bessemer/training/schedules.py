@@ -30,7 +30,7 @@ def learning_rate_factor(config: ScheduleConfig, step: int, num_steps: int) -> f
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if config.shape == "wsd":
-        decay_steps = max(1, round(config.decay * num_steps))
+        decay_steps = round(config.decay * num_steps)
         progress = max(0.0, (step + 1 - (num_steps - decay_steps)) / (decay_steps + 1))
         falling = 1 - progress
     else:

@@ -16,7 +16,7 @@ from bessemer.runner.context import StageContext
 from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batches import Batch, row_of_conversations, stack_rows
-from bessemer.training.execute import Cadence, best_device, torch_dtype, train
+from bessemer.training.execute import Cadence, best_device, check_sequence_length, torch_dtype, train
 from bessemer.training.finish import write_model
 from bessemer.training.loop import Plan
 from bessemer.training.optimizers import OptimizerConfig
@@ -29,11 +29,11 @@ class SftConfig(Config):
 
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the conversations."""
-    sequence_length: Count = 256
+    sequence_length: Count = Field(default=256, ge=1)
     """Tokens a row; whole conversations are packed into rows and see only themselves."""
-    batch_tokens: Count = 2048
+    batch_tokens: Count = Field(default=2048, ge=1)
     """Tokens a step."""
-    micro_batches: Count = 1
+    micro_batches: Count = Field(default=1, ge=1)
     """Parts that a step's batch is computed in; the result is the same."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer and peak learning rates."""
@@ -52,6 +52,7 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
     rendered = read_conversations(context.input("conversations").folder, tokenizer)
     device = best_device()
     model = load_model(source, compute_dtype=torch_dtype(config.compute_dtype), device=device)
+    check_sequence_length(config.sequence_length, model.config)
     packed = PackedEpochs([len(r.token_ids) for r in rendered], config.sequence_length, context.seed)
     num_rows = max(1, config.batch_tokens // config.sequence_length)
     num_steps = math.ceil(packed.rows_per_epoch() * config.epochs / num_rows)
@@ -60,7 +61,8 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
     supervised = sum(sum(r.loss_mask) for r in rendered)
     padding = 1 - num_tokens / (packed.rows_per_epoch() * config.sequence_length)
     context.say(
-        f"{len(rendered):,} conversations, {num_tokens:,} tokens, {supervised / num_tokens:.0%} of them learnt; "
+        f"{len(rendered):,} conversations, {num_tokens:,} tokens, "
+        f"{supervised / num_tokens:.0%} of them learnt; "
         f"{num_steps:,} steps of {tokens_per_step:,} tokens, {padding:.1%} padding"
     )
 
@@ -107,12 +109,15 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
 def read_conversations(folder: Path, tokenizer: Tokenizer) -> list[Rendered]:
     """Render every conversation of `conversations.jsonl`.
 
-    Raises BessemerError, with the line, for a conversation from which nothing would be learnt.
+    Raises BessemerError, with the line, for anything but a conversation that something can be learnt from.
     """
     path = folder / "conversations.jsonl"
     rendered = []
     for number, row in enumerate(read_jsonl(path, required=("messages",)), start=1):
-        result = render(tokenizer, row["messages"])
+        try:
+            result = render(tokenizer, row["messages"])
+        except BessemerError as error:
+            raise BessemerError(f"{path}:{number}: {error}") from None
         if not any(result.loss_mask):
             raise BessemerError(
                 f"{path}:{number}: no assistant turn, so there is nothing to learn from; remove the line"

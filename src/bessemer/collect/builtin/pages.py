@@ -130,8 +130,11 @@ class PageDoc:
         prefix = "async " if inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value) else ""
         doc = docstring_of(value)
         signature = signature_of(value)
-        if signature is None and doc.startswith(f"{name.rpartition('.')[2]}("):
-            return entry(doc.partition("\n")[0], doc.partition("\n")[2])
+        first, _, rest = doc.partition("\n")
+        if first.startswith(f"{name}("):  # extension modules write the signature into the docstring
+            doc = rest.lstrip("\n")
+            if signature is None:
+                return entry(first, doc)
         return entry(f"{prefix}{name}{signature or '(...)'}", doc)
 
     def member(self, value: Any, name: str) -> str:
@@ -171,15 +174,20 @@ def docstring_of(value: Any) -> str:
 
 
 def public_members(module: Any) -> dict[str, Any]:
-    """Classes and functions that a module exports: by `__all__`, else those it defines. Sorted."""
+    """Classes and functions that a module exports, sorted by name.
+
+    That is what `__all__` says; without it, what the module or one of its own submodules defines.
+    """
     exported = getattr(module, "__all__", None)
+    own = (module.__name__, None)
     members = {}
     for name in sorted(set(exported if exported is not None else vars(module))):
         value = getattr(module, name, None)
         if not (inspect.isclass(value) or is_function(value)):
             continue
-        is_own = exported is not None or getattr(value, "__module__", None) in (module.__name__, None)
-        if is_own and pydoc.visiblename(name, exported, module):
+        origin = getattr(value, "__module__", None)
+        is_own = origin in own or str(origin).startswith(f"{module.__name__}.")
+        if (is_own or exported is not None) and pydoc.visiblename(name, exported, module):
             members[name] = value
     return members
 

@@ -1,19 +1,19 @@
 """The process that renders pages: `python -m bessemer.collect.builtin.render`.
 
-Reads one JSON request from standard input, `{"kind": …, "names": […]}`, and answers each name with
-one JSON line, `{"name": …, "pages": {…}, "faults": []}`, in order. It runs apart from the collector
-because importing and inspecting foreign modules may hang, crash, print or change the process.
+Reads one JSON request from standard input, `{"kind": …, "names": […]}`. Writes an empty line once it
+has started, then answers each name in order with one JSON line, `{"name": …, "pages": {…},
+"faults": []}`. It runs apart from the collector because importing and inspecting foreign modules may
+hang, crash, print or change the process.
 """
 
 import importlib
-import io
 import json
+import os
 import pydoc_data.topics
 import sys
 import traceback
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
-from typing import Any
+from typing import Any, TextIO
 
 from bessemer.collect.builtin.names import LEFT_OUT
 from bessemer.collect.builtin.pages import (
@@ -124,14 +124,21 @@ def _answer(renderer: Renderer, kind: str, name: str) -> dict[str, Any]:
 def main() -> None:
     """Answer the request on standard input."""
     request = json.loads(sys.stdin.read())
-    answers = sys.stdout
-    renderer = Renderer()
-    warnings.simplefilter("ignore")
-    for name in request["names"]:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # some modules print
-            answer = _answer(renderer, request["kind"], name)
-        answers.write(json.dumps(answer) + "\n")
+    with _answer_stream() as answers:
+        answers.write("\n")
         answers.flush()
+        warnings.simplefilter("ignore")
+        renderer = Renderer()
+        for name in request["names"]:
+            answers.write(json.dumps(_answer(renderer, request["kind"], name)) + "\n")
+            answers.flush()
+
+
+def _answer_stream() -> TextIO:
+    """Standard output for the answers alone: what modules print, from Python or C, goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
 
 
 if __name__ == "__main__":

@@ -13,15 +13,19 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bessemer.collect.builtin.names import STDLIB_MODULES, modules_of
 from bessemer.collect.config import CollectConfig
+from bessemer.errors import BessemerError
 
 _NUM_PROCESSES = 2
 """More would not help: importing and inspecting the largest package takes half of the whole time."""
+_START_DEADLINE_S = 120.0
+"""For a child to start; a loaded machine takes long over the first imports."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,15 @@ def corpus_groups(config: CollectConfig) -> tuple[list[Group], dict[str, str]]:
 def render_corpus(config: CollectConfig, folder: Path, advance: Callable[[], None]) -> Rendered:
     """Render every page. Deterministic for one installation of Python and the packages.
 
-    `folder` is where the children run; `advance` is called after each name.
+    `folder` is where the children run; `advance` is called after each name. Raises BessemerError when
+    a child cannot start.
     """
     groups, failures = corpus_groups(config)
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(_NUM_PROCESSES) as executor:
         # Packages take longest, so they start first; the result keeps the order of the corpus.
         started = {
-            group: executor.submit(_render_group, group, folder, config.builtin_deadline_s, advance)
+            group: executor.submit(render_group, group, folder, config.builtin_deadline_s, advance)
             for group in reversed(groups)
         }
         answers = [started[group].result() for group in groups]
@@ -79,9 +84,10 @@ def render_corpus(config: CollectConfig, folder: Path, advance: Callable[[], Non
     return Rendered(pages, failures)
 
 
-def _render_group(
+def render_group(
     group: Group, folder: Path, deadline_s: float, advance: Callable[[], None]
 ) -> list[dict[str, Any]]:
+    """The child's answer for each name of a group, in order; a new child follows one that stopped early."""
     answers: list[dict[str, Any]] = []
     while len(answers) < len(group.names):
         names = group.names[len(answers) :]
@@ -108,31 +114,56 @@ def _run_child(
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    is_late = threading.Event()
-
-    def stop() -> None:
-        is_late.set()
-        process.kill()
-
     num_answers = 0
-    timer = threading.Timer(deadline_s, stop)
-    timer.start()
-    with process:
-        process.stdin.write(request)
-        process.stdin.close()
+    with process, _Watchdog(process) as watchdog:
+        watchdog.allow(_START_DEADLINE_S)
+        with suppress(BrokenPipeError):  # a child that is gone already gives no answer either
+            process.stdin.write(request)
+            process.stdin.close()
+        if not process.stdout.readline():
+            raise BessemerError(
+                "the process that documents Python did not start; to see why, run: "
+                f"{sys.executable} -P -m bessemer.collect.builtin.render < /dev/null"
+            )
+        watchdog.allow(deadline_s)
         for line in process.stdout:
-            timer.cancel()
             answers.append(json.loads(line))
             num_answers += 1
             advance()
-            timer = threading.Timer(deadline_s, stop)
-            timer.start()
-        timer.cancel()
+            watchdog.allow(deadline_s)
     if num_answers == len(group.names):
         return None
-    if is_late.is_set():
+    if watchdog.has_killed:
         return f"not documented within {deadline_s:g} s"
     return f"crashed the process that documents it (exit code {process.returncode})"
+
+
+class _Watchdog:
+    """Kills a process that goes on without news for longer than it is allowed. A context manager."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.has_killed = False
+        self._process = process
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> "_Watchdog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def allow(self, seconds: float) -> None:
+        """Start waiting anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(seconds, self._kill)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _kill(self) -> None:
+        self.has_killed = True
+        self._process.kill()
 
 
 def _clean_environment() -> dict[str, str]:

@@ -10,8 +10,8 @@ import torch
 from numba import carray, njit
 from torch import Tensor
 
-from bessemer.model.kernels.numbers import MATHS, exp, narrow, widen
-from bessemer.model.kernels.threads import ELEMENT_BYTES, FIRST, NUM_CHUNKS, Kernel, next_chunk, pointer
+from bessemer.model.kernels.numbers import MATHS, exp, highest, narrow, widen
+from bessemer.model.kernels.threads import Kernel, arguments, next_chunk, pointer
 
 _ROWS_PER_CHUNK = 8
 # The logits of this many tokens stay in cache between the product that makes them and the softmax.
@@ -21,12 +21,22 @@ _TOKENS_PER_PRODUCT = 1024
 def linear_cross_entropy(hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor) -> Tensor:
     """log softmax(hidden weight^T)[target] of every token, float32 [S]; on the CPU.
 
+    Targets are int64; raises IndexError for one outside the vocabulary.
     The products run in the hidden's dtype (bfloat16 or float32) and the softmax in float32. Where a
     gradient will be needed, the forward pass leaves softmax - onehot, minus the gradient of the result
     by the logits, in the logits' own memory [S, V]; the backward pass is two products.
     """
-    assert targets_S.numel() == 0 or 0 <= int(targets_S.min()) <= int(targets_S.max()) < len(weight_VD)
+    _check_targets(targets_S, len(weight_VD))
     return _LinearCrossEntropy.apply(hidden_SD, weight_VD, targets_S)  # type: ignore[no-any-return]
+
+
+def _check_targets(targets_S: Tensor, vocab_size: int) -> None:
+    """The kernel writes where a target points."""
+    if targets_S.numel() and not 0 <= int(targets_S.min()) <= int(targets_S.max()) < vocab_size:
+        raise IndexError(
+            f"targets run from {int(targets_S.min())} to {int(targets_S.max())}, outside the vocabulary "
+            f"of {vocab_size}"
+        )
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -63,15 +73,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
 @njit(fastmath=MATHS, error_model="numpy")
 def _log_probability(logits, target, weights, is_training):
     """`weights` is float32 room for one row. Overwrites the logits when training."""
-    highest = np.float32(-np.inf)
-    for i in range(len(logits)):
-        highest = max(highest, widen(logits[i]))
+    peak = highest(logits)
     total = np.float32(0.0)
     for i in range(len(logits)):
-        weight = exp(widen(logits[i]) - highest)
+        weight = exp(widen(logits[i]) - peak)
         weights[i] = weight
         total += weight
-    log_probability = widen(logits[target]) - highest - np.float32(math.log(total))
+    log_probability = widen(logits[target]) - peak - np.float32(math.log(total))
     if is_training:
         inverse = np.float32(1.0) / total
         for i in range(len(logits)):
@@ -80,24 +88,16 @@ def _log_probability(logits, target, weights, is_training):
     return log_probability
 
 
-@njit(fastmath=MATHS, error_model="numpy")
-def _rows(job, words, element):
-    num_rows, vocab_size, is_training = words[6], words[7], words[8] != 0
-    logits_SV = carray(pointer(words[3], element), (num_rows, vocab_size))
-    targets_S = carray(pointer(words[4], np.int64), (num_rows,))
-    log_probabilities_S = carray(pointer(words[5], np.float32), (num_rows,))
+@Kernel
+def _softmax_minus_onehot(job):
+    words = arguments(job, 6)
+    num_rows, vocab_size, is_training = words[3], words[4], words[5] != 0
+    logits_SV = carray(pointer(words[0], job), (num_rows, vocab_size))
+    targets_S = carray(pointer(words[1], np.int64), (num_rows,))
+    log_probabilities_S = carray(pointer(words[2], np.float32), (num_rows,))
     weights = np.empty(vocab_size, dtype=np.float32)
     chunk = next_chunk(job)
-    while chunk < words[NUM_CHUNKS]:
+    while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
             log_probabilities_S[row] = _log_probability(logits_SV[row], targets_S[row], weights, is_training)
         chunk = next_chunk(job)
-
-
-@Kernel
-def _softmax_minus_onehot(job):
-    words = carray(job, (FIRST + 6,))
-    if words[ELEMENT_BYTES] == 2:
-        _rows(job, words, np.uint16)
-    else:
-        _rows(job, words, np.float32)

@@ -10,7 +10,7 @@ from numba import carray, njit
 from torch import Tensor
 
 from bessemer.model.kernels.numbers import MATHS, narrow, widen
-from bessemer.model.kernels.threads import ELEMENT_BYTES, FIRST, NUM_CHUNKS, Kernel, next_chunk, pointer
+from bessemer.model.kernels.threads import Kernel, arguments, as_float32, next_chunk, num_chunks, pointer
 from bessemer.model.rope import Rotation
 
 _TOKENS_PER_CHUNK = 32
@@ -117,65 +117,57 @@ def _backward_head(x, weight, cos, sin, inverse_rms, has_norm, d_out, d_x, d_wei
         d_x[i] = narrow((d_normed[i] * weight[i] - widen(x[i]) * along) * inverse_rms, d_x)
 
 
-@njit(fastmath=MATHS, error_model="numpy")
-def _forward_tokens(job, words, element):
-    batch, num_tokens, num_heads, num_kv_heads = words[11], words[12], words[13], words[14]
-    head_dim, angle_rows, has_norm = words[15], words[16] * words[12], words[17] != 0
-    eps = np.float32(np.int64(words[18]).view(np.float64))
+@Kernel
+def _forward(job):
+    words = arguments(job, 16)
+    batch, num_tokens, num_heads, num_kv_heads = words[8], words[9], words[10], words[11]
+    head_dim, angle_rows, has_norm = words[12], words[13] * words[9], words[14] != 0
+    eps = as_float32(words[15])
     total, num_normed, half = batch * num_tokens, num_heads + num_kv_heads, head_dim // 2
-    qkv = carray(pointer(words[3], element), (total, num_normed + num_kv_heads, head_dim))
-    norms = carray(pointer(words[4], np.float32), (2, head_dim))
-    cosines = carray(pointer(words[5], element), (angle_rows, head_dim))
-    sines = carray(pointer(words[6], element), (angle_rows, head_dim))
-    q = carray(pointer(words[7], element), (batch, num_heads, num_tokens, head_dim))
-    k = carray(pointer(words[8], element), (batch, num_kv_heads, num_tokens, head_dim))
-    v = carray(pointer(words[9], element), (batch, num_kv_heads, num_tokens, head_dim))
-    inverse_rms = carray(pointer(words[10], np.float32), (total, num_normed))
+    qkv = carray(pointer(words[0], job), (total, num_normed + num_kv_heads, head_dim))
+    norms = carray(pointer(words[1], np.float32), (2, head_dim))
+    cosines = carray(pointer(words[2], job), (angle_rows, head_dim))
+    sines = carray(pointer(words[3], job), (angle_rows, head_dim))
+    q = carray(pointer(words[4], job), (batch, num_heads, num_tokens, head_dim))
+    k = carray(pointer(words[5], job), (batch, num_kv_heads, num_tokens, head_dim))
+    v = carray(pointer(words[6], job), (batch, num_kv_heads, num_tokens, head_dim))
+    inverse_rms = carray(pointer(words[7], np.float32), (total, num_normed))
     chunk = next_chunk(job)
-    while chunk < words[NUM_CHUNKS]:
+    while chunk >= 0:
         for token in range(chunk * _TOKENS_PER_CHUNK, min(total, (chunk + 1) * _TOKENS_PER_CHUNK)):
             row, place = token // num_tokens, token % num_tokens
             # The second halves: there the sine is not negated.
             cos, sin = cosines[token % angle_rows, half:], sines[token % angle_rows, half:]
-            for head in range(num_heads):
+            for head in range(num_normed):
+                kind = 0 if head < num_heads else 1
+                out = q[row, head, place] if kind == 0 else k[row, head - num_heads, place]
                 inverse_rms[token, head] = _normalize_and_rotate(
-                    qkv[token, head], norms[0], cos, sin, has_norm, eps, q[row, head, place]
+                    qkv[token, head], norms[kind], cos, sin, has_norm, eps, out
                 )
             for head in range(num_kv_heads):
-                inverse_rms[token, num_heads + head] = _normalize_and_rotate(
-                    qkv[token, num_heads + head], norms[1], cos, sin, has_norm, eps, k[row, head, place]
-                )
                 v[row, head, place, :] = qkv[token, num_normed + head]
         chunk = next_chunk(job)
 
 
 @Kernel
-def _forward(job):
-    words = carray(job, (FIRST + 16,))
-    if words[ELEMENT_BYTES] == 2:
-        _forward_tokens(job, words, np.uint16)
-    else:
-        _forward_tokens(job, words, np.float32)
-
-
-@njit(fastmath=MATHS, error_model="numpy")
-def _backward_tokens(job, words, element):
-    batch, num_tokens, num_heads, num_kv_heads = words[13], words[14], words[15], words[16]
-    head_dim, angle_rows, has_norm = words[17], words[18] * words[14], words[19] != 0
+def _backward(job):
+    words = arguments(job, 17)
+    batch, num_tokens, num_heads, num_kv_heads = words[10], words[11], words[12], words[13]
+    head_dim, angle_rows, has_norm = words[14], words[15] * words[11], words[16] != 0
     total, num_normed, half = batch * num_tokens, num_heads + num_kv_heads, head_dim // 2
-    qkv = carray(pointer(words[3], element), (total, num_normed + num_kv_heads, head_dim))
-    norms = carray(pointer(words[4], np.float32), (2, head_dim))
-    cosines = carray(pointer(words[5], element), (angle_rows, head_dim))
-    sines = carray(pointer(words[6], element), (angle_rows, head_dim))
-    inverse_rms = carray(pointer(words[7], np.float32), (total, num_normed))
-    d_q = carray(pointer(words[8], element), (batch, num_heads, num_tokens, head_dim))
-    d_k = carray(pointer(words[9], element), (batch, num_kv_heads, num_tokens, head_dim))
-    d_v = carray(pointer(words[10], element), (batch, num_kv_heads, num_tokens, head_dim))
-    d_qkv = carray(pointer(words[11], element), (total, num_normed + num_kv_heads, head_dim))
-    d_norms = carray(pointer(words[12], np.float32), (words[NUM_CHUNKS], 2, head_dim))
+    qkv = carray(pointer(words[0], job), (total, num_normed + num_kv_heads, head_dim))
+    norms = carray(pointer(words[1], np.float32), (2, head_dim))
+    cosines = carray(pointer(words[2], job), (angle_rows, head_dim))
+    sines = carray(pointer(words[3], job), (angle_rows, head_dim))
+    inverse_rms = carray(pointer(words[4], np.float32), (total, num_normed))
+    d_q = carray(pointer(words[5], job), (batch, num_heads, num_tokens, head_dim))
+    d_k = carray(pointer(words[6], job), (batch, num_kv_heads, num_tokens, head_dim))
+    d_v = carray(pointer(words[7], job), (batch, num_kv_heads, num_tokens, head_dim))
+    d_qkv = carray(pointer(words[8], job), (total, num_normed + num_kv_heads, head_dim))
+    d_norms = carray(pointer(words[9], np.float32), (num_chunks(job), 2, head_dim))
     room = np.empty(head_dim, dtype=np.float32)
     chunk = next_chunk(job)
-    while chunk < words[NUM_CHUNKS]:
+    while chunk >= 0:
         for token in range(chunk * _TOKENS_PER_CHUNK, min(total, (chunk + 1) * _TOKENS_PER_CHUNK)):
             row, place = token // num_tokens, token % num_tokens
             # The second halves: there the sine is not negated.
@@ -190,12 +182,3 @@ def _backward_tokens(job, words, element):
             for head in range(num_kv_heads):
                 d_qkv[token, num_normed + head, :] = d_v[row, head, place]
         chunk = next_chunk(job)
-
-
-@Kernel
-def _backward(job):
-    words = carray(job, (FIRST + 17,))
-    if words[ELEMENT_BYTES] == 2:
-        _backward_tokens(job, words, np.uint16)
-    else:
-        _backward_tokens(job, words, np.float32)

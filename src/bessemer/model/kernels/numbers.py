@@ -21,6 +21,7 @@ _LN2_HIGH = np.float32(0.693359375)
 _LN2_LOW = np.float32(0.6931471805599453 - 0.693359375)
 _LOWEST = np.float32(-87.0)
 _HIGHEST = np.float32(88.0)
+_LEAST = np.finfo(np.float32).min
 _HALF = np.float32(0.5)
 _INVERSE_FACTORIALS = tuple(np.float32(1.0 / n) for n in (5040, 720, 120, 24, 6, 2))
 _C7, _C6, _C5, _C4, _C3, _C2 = _INVERSE_FACTORIALS
@@ -57,17 +58,62 @@ def narrow(typing_context, value, like):
     return like.dtype(types.float32, like), generate
 
 
-@njit(inline="always")
+@intrinsic
+def _maximum(typing_context, a, b):
+    """The larger of two float32, NaN if either is: the one maximum whose reductions LLVM vectorises."""
+
+    def generate(context, builder, signature, args):
+        function = builder.module.declare_intrinsic("llvm.maximum", [_F32], ir.FunctionType(_F32, [_F32, _F32]))
+        return builder.call(function, args)
+
+    return types.float32(types.float32, types.float32), generate
+
+
+@intrinsic
+def where(typing_context, flag, a, b):
+    """a where the byte `flag` is not zero, else b, without a branch: loops over it vectorise."""
+
+    def generate(context, builder, signature, args):
+        return builder.select(builder.icmp_unsigned("!=", args[0], args[0].type(0)), args[1], args[2])
+
+    return types.float32(types.uint8, types.float32, types.float32), generate
+
+
+# Without `reassoc`, which would join the two parts of ln 2.
+@njit(fastmath={"contract"})
 def exp(x):
     """e^x in float32, relative error below 1e-6, without branches so that loops over it vectorise.
 
     x = n ln 2 + r with whole n and |r| <= ln(2) / 2, and the Taylor series of e^r up to r^7, whose
-    remainder is below 6e-9. Below -87 the result is exp(-87) = 1.6e-38, above 88 it is exp(88).
+    remainder is below 6e-9. Below -87 the result is exp(-87) = 1.6e-38, above 88 it is exp(88); NaN
+    stays NaN.
     """
-    x = min(max(x, _LOWEST), _HIGHEST)
+    # Comparisons with NaN are false, so that it passes; min and max would drop it.
+    x = _LOWEST if x < _LOWEST else x
+    x = _HIGHEST if x > _HIGHEST else x
     n = np.floor(x * _LOG2_E + _HALF)
     r = x - n * _LN2_HIGH - n * _LN2_LOW
     series = _C7
     for coefficient in (_C6, _C5, _C4, _C3, _C2, _ONE, _ONE):
         series = series * r + coefficient
     return series * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@njit(inline="always")
+def highest(values):
+    """The largest element as float32; NaN where there is one."""
+    result = np.float32(-np.inf)
+    for i in range(len(values)):
+        result = _maximum(result, widen(values[i]))
+    return result
+
+
+@njit(inline="always")
+def highest_visible(values, visible):
+    """The same over the elements where `visible` is not zero."""
+    result = _LEAST
+    for i in range(len(values)):
+        # A hidden element counts as the least finite number: LLVM turns a maximum with -inf back into
+        # the branch that `where` avoids.
+        result = _maximum(result, where(visible[i], widen(values[i]), _LEAST))
+    return result

@@ -9,7 +9,7 @@ from numba import carray, njit
 from torch import Tensor
 
 from bessemer.model.kernels.numbers import MATHS, narrow, widen
-from bessemer.model.kernels.threads import ELEMENT_BYTES, FIRST, NUM_CHUNKS, Kernel, next_chunk, pointer
+from bessemer.model.kernels.threads import Kernel, arguments, as_float32, next_chunk, num_chunks, pointer
 
 _ROWS_PER_CHUNK = 64
 
@@ -81,51 +81,35 @@ def normalize_row_backward(x, d_out, weight, inverse_rms, d_x, d_weight):
         d_x[i] = narrow((widen(d_out[i]) * weight[i] - widen(x[i]) * along) * inverse_rms, d_x)
 
 
-@njit(fastmath=MATHS, error_model="numpy")
-def _forward_rows(job, words, element):
-    num_rows, width, eps = words[7], words[8], np.float32(np.int64(words[9]).view(np.float64))
-    x_SD = carray(pointer(words[3], element), (num_rows, width))
-    weight_D = carray(pointer(words[4], np.float32), (width,))
-    out_SD = carray(pointer(words[5], element), (num_rows, width))
-    inverse_rms_S = carray(pointer(words[6], np.float32), (num_rows,))
+@Kernel
+def _forward(job):
+    words = arguments(job, 7)
+    num_rows, width, eps = words[4], words[5], as_float32(words[6])
+    x_SD = carray(pointer(words[0], job), (num_rows, width))
+    weight_D = carray(pointer(words[1], np.float32), (width,))
+    out_SD = carray(pointer(words[2], job), (num_rows, width))
+    inverse_rms_S = carray(pointer(words[3], np.float32), (num_rows,))
     chunk = next_chunk(job)
-    while chunk < words[NUM_CHUNKS]:
+    while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
             inverse_rms_S[row] = normalize_row(x_SD[row], weight_D, out_SD[row], eps)
         chunk = next_chunk(job)
 
 
 @Kernel
-def _forward(job):
-    words = carray(job, (FIRST + 7,))
-    if words[ELEMENT_BYTES] == 2:
-        _forward_rows(job, words, np.uint16)
-    else:
-        _forward_rows(job, words, np.float32)
-
-
-@njit(fastmath=MATHS, error_model="numpy")
-def _backward_rows(job, words, element):
-    num_rows, width = words[9], words[10]
-    x_SD = carray(pointer(words[3], element), (num_rows, width))
-    d_out_SD = carray(pointer(words[4], element), (num_rows, width))
-    weight_D = carray(pointer(words[5], np.float32), (width,))
-    inverse_rms_S = carray(pointer(words[6], np.float32), (num_rows,))
-    d_x_SD = carray(pointer(words[7], element), (num_rows, width))
-    d_weight_CD = carray(pointer(words[8], np.float32), (words[NUM_CHUNKS], width))
+def _backward(job):
+    words = arguments(job, 8)
+    num_rows, width = words[6], words[7]
+    x_SD = carray(pointer(words[0], job), (num_rows, width))
+    d_out_SD = carray(pointer(words[1], job), (num_rows, width))
+    weight_D = carray(pointer(words[2], np.float32), (width,))
+    inverse_rms_S = carray(pointer(words[3], np.float32), (num_rows,))
+    d_x_SD = carray(pointer(words[4], job), (num_rows, width))
+    d_weight_CD = carray(pointer(words[5], np.float32), (num_chunks(job), width))
     chunk = next_chunk(job)
-    while chunk < words[NUM_CHUNKS]:
+    while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
             normalize_row_backward(
                 x_SD[row], d_out_SD[row], weight_D, inverse_rms_S[row], d_x_SD[row], d_weight_CD[chunk]
             )
         chunk = next_chunk(job)
-
-
-@Kernel
-def _backward(job):
-    words = carray(job, (FIRST + 8,))
-    if words[ELEMENT_BYTES] == 2:
-        _backward_rows(job, words, np.uint16)
-    else:
-        _backward_rows(job, words, np.float32)

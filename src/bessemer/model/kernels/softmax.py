@@ -9,10 +9,12 @@ import torch
 from numba import carray, njit
 from torch import Tensor
 
-from bessemer.model.kernels.numbers import MATHS, exp, narrow, widen
-from bessemer.model.kernels.threads import ELEMENT_BYTES, FIRST, NUM_CHUNKS, Kernel, next_chunk, pointer
+from bessemer.model.kernels.numbers import MATHS, exp, highest_visible, narrow, where, widen
+from bessemer.model.kernels.threads import Kernel, arguments, as_float32, next_chunk, pointer
 
 _ROWS_PER_CHUNK = 64
+_LANES = 64
+"""float32 elements that LLVM's unrolled loops take at a time, with AVX-512."""
 
 
 def visible_spans(visible_BTS: Tensor) -> Tensor:
@@ -48,57 +50,51 @@ def softmax_backward_(d_p_NRS: Tensor, p_NRS: Tensor, scale: float) -> Tensor:
 
 
 @njit(fastmath=MATHS, error_model="numpy")
-def _softmax_row(scores, visible, first, stop, scale, weights):
+def _softmax_row(scores, visible, scale, weights):
     """`weights` is float32 room for one row."""
-    highest = np.float32(-np.inf)
-    for i in range(first, stop):
-        highest = max(highest, widen(scores[i]) if visible[i] else np.float32(-np.inf))
+    peak = highest_visible(scores, visible)
     total = np.float32(0.0)
-    for i in range(first, stop):
-        weight = exp((widen(scores[i]) - highest) * scale) if visible[i] else np.float32(0.0)
+    for i in range(len(scores)):
+        weight = where(visible[i], exp((widen(scores[i]) - peak) * scale), np.float32(0.0))
         weights[i] = weight
         total += weight
-    scores[:first] = 0
     inverse = np.float32(1.0) / total
-    for i in range(first, stop):
+    for i in range(len(scores)):
         scores[i] = narrow(weights[i] * inverse, scores)
-    scores[stop:] = 0
-
-
-@njit(fastmath=MATHS, error_model="numpy")
-def _forward_rows(job, words, element):
-    num_rows, num_keys, num_queries, rows_per_mask, masks = words[6], words[7], words[8], words[9], words[10]
-    scale = np.float32(np.int64(words[11]).view(np.float64))
-    scores_RS = carray(pointer(words[3], element), (num_rows, num_keys))
-    visible_TS = carray(pointer(words[4], np.uint8), (masks * num_queries, num_keys))
-    spans_T2 = carray(pointer(words[5], np.int32), (masks * num_queries, 2))
-    weights = np.empty(num_keys, dtype=np.float32)
-    chunk = next_chunk(job)
-    while chunk < words[NUM_CHUNKS]:
-        for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
-            query = row // rows_per_mask * num_queries + row % num_queries
-            first, stop = np.int64(spans_T2[query, 0]), np.int64(spans_T2[query, 1])
-            _softmax_row(scores_RS[row], visible_TS[query], first, stop, scale, weights)
-        chunk = next_chunk(job)
 
 
 @Kernel
 def _forward(job):
-    words = carray(job, (FIRST + 9,))
-    if words[ELEMENT_BYTES] == 2:
-        _forward_rows(job, words, np.uint16)
-    else:
-        _forward_rows(job, words, np.float32)
-
-
-@njit(fastmath=MATHS, error_model="numpy")
-def _backward_rows(job, words, element):
-    num_rows, num_keys = words[5], words[6]
-    scale = np.float32(np.int64(words[7]).view(np.float64))
-    d_p_RS = carray(pointer(words[3], element), (num_rows, num_keys))
-    p_RS = carray(pointer(words[4], element), (num_rows, num_keys))
+    words = arguments(job, 9)
+    num_rows, num_keys, num_queries, rows_per_mask, masks = words[3], words[4], words[5], words[6], words[7]
+    scale = as_float32(words[8])
+    scores_RS = carray(pointer(words[0], job), (num_rows, num_keys))
+    visible_TS = carray(pointer(words[1], np.uint8), (masks * num_queries, num_keys))
+    spans_T2 = carray(pointer(words[2], np.int32), (masks * num_queries, 2))
+    weights = np.empty(num_keys, dtype=np.float32)
     chunk = next_chunk(job)
-    while chunk < words[NUM_CHUNKS]:
+    while chunk >= 0:
+        for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
+            query = row // rows_per_mask * num_queries + row % num_queries
+            # Whole vectors: what is left over after them costs as much again, one by one.
+            first = np.int64(spans_T2[query, 0]) // _LANES * _LANES
+            stop = min(num_keys, -(-np.int64(spans_T2[query, 1]) // _LANES) * _LANES)
+            scores = scores_RS[row]
+            scores[:first] = 0
+            _softmax_row(scores[first:stop], visible_TS[query, first:stop], scale, weights)
+            scores[stop:] = 0
+        chunk = next_chunk(job)
+
+
+@Kernel
+def _backward(job):
+    words = arguments(job, 5)
+    num_rows, num_keys = words[2], words[3]
+    scale = as_float32(words[4])
+    d_p_RS = carray(pointer(words[0], job), (num_rows, num_keys))
+    p_RS = carray(pointer(words[1], job), (num_rows, num_keys))
+    chunk = next_chunk(job)
+    while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
             d_p, p = d_p_RS[row], p_RS[row]
             along = np.float32(0.0)
@@ -107,12 +103,3 @@ def _backward_rows(job, words, element):
             for i in range(num_keys):
                 d_p[i] = narrow(widen(p[i]) * (widen(d_p[i]) - along) * scale, d_p)
         chunk = next_chunk(job)
-
-
-@Kernel
-def _backward(job):
-    words = carray(job, (FIRST + 5,))
-    if words[ELEMENT_BYTES] == 2:
-        _backward_rows(job, words, np.uint16)
-    else:
-        _backward_rows(job, words, np.float32)

@@ -9,7 +9,7 @@ from numba import carray, njit
 from torch import Tensor
 
 from bessemer.model.kernels.numbers import MATHS, exp, narrow, widen
-from bessemer.model.kernels.threads import ELEMENT_BYTES, FIRST, NUM_CHUNKS, Kernel, next_chunk, pointer
+from bessemer.model.kernels.threads import Kernel, arguments, next_chunk, pointer
 
 _ROWS_PER_CHUNK = 32
 _ONE = np.float32(1.0)
@@ -46,13 +46,14 @@ def _chunks(num_rows: int) -> int:
     return -(-num_rows // _ROWS_PER_CHUNK)
 
 
-@njit(fastmath=MATHS, error_model="numpy")
-def _forward_rows(job, words, element):
-    num_rows, width = words[5], words[6]
-    gate_up_SF = carray(pointer(words[3], element), (num_rows, 2 * width))
-    out_SF = carray(pointer(words[4], element), (num_rows, width))
+@Kernel
+def _forward(job):
+    words = arguments(job, 4)
+    num_rows, width = words[2], words[3]
+    gate_up_SF = carray(pointer(words[0], job), (num_rows, 2 * width))
+    out_SF = carray(pointer(words[1], job), (num_rows, width))
     chunk = next_chunk(job)
-    while chunk < words[NUM_CHUNKS]:
+    while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
             gates, ups, out = gate_up_SF[row, :width], gate_up_SF[row, width:], out_SF[row]
             for i in range(width):
@@ -62,23 +63,15 @@ def _forward_rows(job, words, element):
 
 
 @Kernel
-def _forward(job):
-    words = carray(job, (FIRST + 4,))
-    if words[ELEMENT_BYTES] == 2:
-        _forward_rows(job, words, np.uint16)
-    else:
-        _forward_rows(job, words, np.float32)
-
-
-@njit(fastmath=MATHS, error_model="numpy")
-def _backward_rows(job, words, element):
+def _backward(job):
     """d silu(g) / d g = sigmoid(g) (1 + g (1 - sigmoid(g)))."""
-    num_rows, width = words[6], words[7]
-    gate_up_SF = carray(pointer(words[3], element), (num_rows, 2 * width))
-    d_out_SF = carray(pointer(words[4], element), (num_rows, width))
-    d_gate_up_SF = carray(pointer(words[5], element), (num_rows, 2 * width))
+    words = arguments(job, 5)
+    num_rows, width = words[3], words[4]
+    gate_up_SF = carray(pointer(words[0], job), (num_rows, 2 * width))
+    d_out_SF = carray(pointer(words[1], job), (num_rows, width))
+    d_gate_up_SF = carray(pointer(words[2], job), (num_rows, 2 * width))
     chunk = next_chunk(job)
-    while chunk < words[NUM_CHUNKS]:
+    while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
             gates, ups, d_out = gate_up_SF[row, :width], gate_up_SF[row, width:], d_out_SF[row]
             d_gates, d_ups = d_gate_up_SF[row, :width], d_gate_up_SF[row, width:]
@@ -89,12 +82,3 @@ def _backward_rows(job, words, element):
                 d_gates[i] = narrow(gradient * widen(ups[i]) * d_silu, d_gates)
                 d_ups[i] = narrow(gradient * gate * sigmoid, d_ups)
         chunk = next_chunk(job)
-
-
-@Kernel
-def _backward(job):
-    words = carray(job, (FIRST + 5,))
-    if words[ELEMENT_BYTES] == 2:
-        _backward_rows(job, words, np.uint16)
-    else:
-        _backward_rows(job, words, np.float32)
