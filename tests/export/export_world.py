@@ -28,7 +28,11 @@ name: small
 seed: 1
 stages:
   - collect: {path: PAGES, url_column: url}
-  - curate: {workers: 1, min_language_score: 0.1, near_duplicates: off, rules: {"*": off, gopher.word_count: on}}
+  - curate:
+      workers: 1
+      min_language_score: 0.1
+      near_duplicates: off
+      rules: {"*": off, gopher.word_count: on}
   - tokenizer: {vocab_size: 300}
   - pretrain: {name: base}
   - sft
@@ -36,9 +40,20 @@ stages:
   - export
 """
 
-_NOUNS = "river mountain teacher window garden letter engine market bridge farmer island doctor harbour".split()
-_VERBS = "crosses watches repairs describes follows carries measures paints remembers answers borrows".split()
-_ADJECTIVES = "old quiet narrow bright heavy distant green wooden careful early frozen golden".split()
+_NOUNS = (
+    "river",
+    "mountain",
+    "teacher",
+    "window",
+    "garden",
+    "letter",
+    "engine",
+    "market",
+    "bridge",
+    "farmer",
+)
+_VERBS = ("crosses", "watches", "repairs", "describes", "follows", "carries", "measures", "paints")
+_ADJECTIVES = ("old", "quiet", "narrow", "bright", "heavy", "distant", "green", "wooden", "careful", "early")
 
 
 class NothingToChoose(Config):

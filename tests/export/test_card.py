@@ -92,7 +92,11 @@ def test_a_base_model_is_not_called_an_assistant(tmp_path: Path) -> None:
 
 
 def test_the_snippet_runs_and_answers_as_we_do(
-    small_run: Path, card: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    small_run: Path,
+    card: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     code = card.split("```python\n")[1].split("```")[0]
     question = re.search(r'"content": "(.*?)"', code)

@@ -89,7 +89,9 @@ def test_answers_stand_side_by_side_with_their_verdicts(run_copy: Path) -> None:
     assert "✗ made up" in source
     assert "○ declines, though documented" in source
     assert "no words, counted as wrong" in source
-    assert source.count(escape(answer_rows("sft")[0]["text"])) == 1, "a question stands once, over all answers"
+    assert source.count(escape(answer_rows("sft")[0]["text"])) == 1, (
+        "a question stands once, over all answers"
+    )
 
 
 def test_equal_runs_give_equal_pages(run_copy: Path) -> None:

@@ -2,11 +2,12 @@
 
 import io
 import sys
-from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import tokenizers
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from bessemer.errors import BessemerError
 from bessemer.evaluation.answers import chat_engine
 from bessemer.inference import SamplingParams
 from bessemer.inference.chat import (
+    Terminal,
     answer_once,
     chat,
     decode_pieces,
@@ -26,7 +28,10 @@ from bessemer.tokenization.chat import Message, render_prompt
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from bessemer.training.finish import write_model
 
-TEXTS = ["The model answers questions about functions.", "What does it do? It returns a list. Wie geht’s, 世界?"]
+TEXTS = [
+    "The model answers questions about functions.",
+    "What does it do? It returns a list. Wie geht’s, 世界?",
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +46,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=1,
         num_attention_heads=2,
         max_position_embeddings=96,
+        tie_word_embeddings=False,
     )
-    model = Transformer(shape).initialize(5)
+    model = Transformer(shape).initialize(8)
+    generator = torch.Generator().manual_seed(8)
+    with torch.no_grad():
+        for parameter in model.parameters():  # as initialised, it would say nothing
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     write_model(model, root / "model", root / "tokenizer", tokenizer, "test")
     return root / "model"
 
@@ -68,7 +78,7 @@ def test_no_piece_of_valid_text_shows_a_broken_character(text: str, data: st.Dat
     encoded = text.encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(encoded)), max_size=8)))
     edges = [0, *cuts, len(encoded)]
-    pieces = list(decode_pieces(encoded[a:b] for a, b in zip(edges, edges[1:], strict=False)))
+    pieces = list(decode_pieces(encoded[a:b] for a, b in pairwise(edges)))
     assert "".join(pieces) == text
     assert all(pieces), "nothing is yielded while a character is incomplete"
 
@@ -138,7 +148,8 @@ def test_with_a_temperature_equal_seeds_give_equal_talks(folder: Path) -> None:
 
 def test_the_oldest_turns_go_first_when_the_history_is_too_long(tokenizer: Tokenizer) -> None:
     messages = [
-        Message(role=("user", "assistant")[number % 2], content=f"It returns a list of {number}.") for number in range(7)
+        Message(role=("user", "assistant")[number % 2], content=f"It returns a list of {number}.")
+        for number in range(7)
     ]
     whole = render_prompt(tokenizer, messages)
     assert fit_history(tokenizer, messages, len(whole)) == (messages, whole)
@@ -202,6 +213,14 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(folder: Path) -> None:
     assert screen.getvalue().count("> ") == 3, "two turns and the end of the input"
 
 
+def test_a_terminal_gets_no_control_characters_and_a_pipe_gets_them_all() -> None:
+    screen, pipe = io.StringIO(), io.StringIO()
+    for stdin, stdout in ((Typist(), screen), (io.StringIO(), pipe)):
+        Terminal(stdin, stdout).write_answer("a\x1b[2J\x07b\r\n\tc")
+    assert screen.getvalue() == "a�[2J�b�\n\tc"
+    assert pipe.getvalue() == "a\x1b[2J\x07b\r\n\tc"
+
+
 def test_on_a_terminal_the_model_is_named_and_turns_are_prompted_for(folder: Path) -> None:
     screen = io.StringIO()
     chat(folder, stdin=Typist("/reset\n"), stdout=screen)
@@ -211,7 +230,9 @@ def test_on_a_terminal_the_model_is_named_and_turns_are_prompted_for(folder: Pat
 
 
 def test_input_that_is_not_utf8_is_answered_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What \xff does \xe4\n"), encoding="utf-8"))
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What \xff does \xe4\n"), encoding="utf-8")
+    )
     stdout = io.StringIO()
     chat(folder, stdout=stdout, max_new_tokens=4)
     assert stdout.getvalue().strip()
@@ -227,12 +248,12 @@ def test_an_empty_question_is_refused(folder: Path) -> None:
 
 
 @pytest.fixture
-def foreign(folder: Path, tmp_path: Path) -> Iterator[Path]:
+def foreign(folder: Path, tmp_path: Path) -> Path:
     """A model folder whose tokenizer knows no chat tokens."""
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(tmp_path / "tokenizer.json"))
-    yield tmp_path
+    return tmp_path
 
 
 def test_a_tokenizer_without_chat_tokens_is_refused_with_a_reason(foreign: Path) -> None:

@@ -21,7 +21,6 @@ from bessemer.model.kernels import (
     softmax_backward_,
     threads,
     torch_operations,
-    tune_allocator,
     visible_spans,
 )
 from bessemer.model.rope import rope_table
@@ -51,7 +50,8 @@ def assert_same_values_and_gradients(kernel, formula, inputs, dtype, parameters=
     expected_gradients = torch.autograd.grad(expected, theirs, [d.double() for d in directions])
     for a, e in zip((*actual, *gradients), (*expected, *expected_gradients), strict=True):
         assert a.shape == e.shape
-        assert float((a.double() - e).abs().max() / e.abs().max()) < TOLERANCES[dtype]
+        error = (a.double() - e).abs().max() / e.abs().max()
+        assert error.item() < TOLERANCES[dtype]
 
 
 @DTYPES
@@ -190,7 +190,10 @@ def all_outputs(dtype):
 
 
 def same_bytes(a, b):
-    return all(torch.equal(x.view(torch.uint8), y.view(torch.uint8)) for x, y in zip(a, b, strict=True))
+    return all(
+        torch.equal(x.contiguous().view(torch.uint8), y.contiguous().view(torch.uint8))
+        for x, y in zip(a, b, strict=True)
+    )
 
 
 @pytest.fixture
@@ -206,7 +209,7 @@ def test_every_kernel_gives_the_same_bytes_for_any_number_of_threads(dtype):
     results = []
     for num_threads in (1, 2, 3):
         torch.set_num_threads(num_threads)
-        results.append([x.detach().contiguous() for x in all_outputs(dtype)])
+        results.append([x.detach() for x in all_outputs(dtype)])
     # torch's own matrix products of the cross-entropy may differ with threads; its value may not.
     is_product = [tuple(x.shape) in {(300, 256), (700, 256)} for x in results[0]]
     for other in results[1:]:
@@ -219,7 +222,9 @@ def test_python_threads_stand_in_for_a_missing_openmp(monkeypatch):
     torch.set_num_threads(2)
     expected = all_outputs(torch.float32)
     monkeypatch.setattr(threads, "_gomp_parallel", lambda: None)
-    assert same_bytes([x.contiguous() for x in all_outputs(torch.float32)], [x.contiguous() for x in expected])
+    assert same_bytes(
+        [x.contiguous() for x in all_outputs(torch.float32)], [x.contiguous() for x in expected]
+    )
 
 
 def test_kernels_may_run_from_several_python_threads_at_once():
@@ -310,9 +315,3 @@ def test_in_bfloat16_the_kernels_are_no_further_from_float32_than_torch_operatio
     _, exact = gradients_of_step(torch.float32, is_fused=False)
     fused, eager = (gradients_of_step(torch.bfloat16, is_fused=choice)[1] for choice in (True, False))
     assert float((fused - exact).norm()) < 1.1 * float((eager - exact).norm())
-
-
-def test_tuning_the_allocator_keeps_results_and_can_be_repeated():
-    before = fused_swiglu(draw(400, 512).float())
-    assert tune_allocator() == tune_allocator()
-    assert torch.equal(before, fused_swiglu(draw(400, 512).float()))

@@ -7,7 +7,19 @@ from bessemer.errors import BessemerError
 from bessemer.tokenization.chat import render, render_prompt
 from bessemer.tokenization.tokenizer import SPECIAL_TOKENS
 
-EDGES = ["", " ", "\n", "  padded\n", "\u2028x\u00a0", "'quote", "\r\n\r\n!", "1", "(a, b)\n", "\x1fctl\x1c", "é日"]
+EDGES = [
+    "",
+    " ",
+    "\n",
+    "  padded\n",
+    "\u2028x\u00a0",
+    "'quote",
+    "\r\n\r\n!",
+    "1",
+    "(a, b)\n",
+    "\x1fctl\x1c",
+    "é日",
+]
 CONTENTS = st.one_of(st.sampled_from(EDGES), st.text(max_size=30)).filter(
     lambda text: not any(special in text for special in SPECIAL_TOKENS)
 )
@@ -36,9 +48,9 @@ def theirs(tokenizer, tmp_path_factory):
 def test_the_renderer_and_the_jinja_template_agree_on_text_and_ids(tokenizer, theirs, messages, prompt):
     ours = render(tokenizer, messages, add_generation_prompt=prompt).token_ids
     text = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-    ids = theirs.apply_chat_template(
-        messages, tokenize=True, add_generation_prompt=prompt, return_dict=True
-    )["input_ids"]
+    ids = theirs.apply_chat_template(messages, tokenize=True, add_generation_prompt=prompt, return_dict=True)[
+        "input_ids"
+    ]
     assert tokenizer.decode(ours, skip_special=False) == text
     assert ours == ids
 

@@ -83,7 +83,12 @@ def test_a_larger_share_only_adds_held_out_documents():
     [
         ("train-00000.index.parquet",),
         ("train-00000.index.parquet", "train-00000.bin", "validation-00000.index.parquet"),
-        ("train-00000.index.parquet", "train-00000.bin", "validation-00000.index.parquet", "validation-00000.bin"),
+        (
+            "train-00000.index.parquet",
+            "train-00000.bin",
+            "validation-00000.index.parquet",
+            "validation-00000.bin",
+        ),
     ],
 )
 def test_a_killed_stage_continues_to_the_same_bytes(inputs, tmp_path, left_over):
@@ -104,21 +109,23 @@ def test_a_finished_shard_is_not_encoded_again(inputs, tmp_path):
 
 
 def test_an_empty_validation_split_is_an_error_with_its_mend(inputs, tmp_path):
-    with pytest.raises(BessemerError, match=r"no document fell into validation out of 60: .*validation_share"):
+    with pytest.raises(
+        BessemerError, match=r"no document fell into validation out of 60: .*validation_share"
+    ):
         encode(inputs, tmp_path, TokensConfig(validation_share=1e-9))
 
 
 def test_the_tokenizer_stage_learns_saves_and_measures(tmp_path):
     documents = write_documents(tmp_path / "documents", SHARDS)
     context = stage_context(tmp_path / "work", documents)
-    metrics = train_tokenizer(TokenizerConfig(vocab_size=300), context)
+    metrics = train_tokenizer(TokenizerConfig(vocab_size=280), context)
     tokenizer = load_tokenizer(context.output)
     num_bytes = sum(len(text.encode()) for _, text in CORPUS)
     num_tokens = sum(len(tokenizer.encode(text)) for _, text in CORPUS)
-    assert metrics["vocab_size"] == tokenizer.vocab_size == 300
+    assert metrics["vocab_size"] == tokenizer.vocab_size == 280
     assert metrics["bytes_per_token"] == pytest.approx(num_bytes / num_tokens)
     assert metrics["documents"] == 60
-    assert "300 tokens learnt from 60 documents" in said(context)
+    assert "280 tokens learnt from 60 documents" in said(context)
 
 
 def test_a_bounded_sample_learns_from_the_first_documents_only(tmp_path):

@@ -70,7 +70,13 @@ def test_the_saved_folder_gives_the_same_ids(tokenizer, saved, text):
 
 def test_transformers_reads_the_folder_with_the_same_ids_and_tokens(tokenizer, saved):
     theirs = AutoTokenizer.from_pretrained(saved)
-    for text in ("Return the gcd of 12 and 18.", "naïve\n\n  café\t\u2028 x", "", " 日本語 🚀", "a  ,b!?\r\n"):
+    for text in (
+        "Return the gcd of 12 and 18.",
+        "naïve\n\n  café\t\u2028 x",
+        "",
+        " 日本語 🚀",
+        "a  ,b!?\r\n",
+    ):
         ids = theirs(text, add_special_tokens=False)["input_ids"]
         assert ids == tokenizer.encode(text)
         assert theirs.decode(ids) == text

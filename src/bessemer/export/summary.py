@@ -19,7 +19,6 @@ def summary_text(view: RunView, model: str) -> str:
             for row in chosen
         ]
         blocks.append("\n".join([f"Answers of {model}, chosen by rule:", *answers]))
-    blocks.append(f"Talk with it:  bessemer chat {view.name}\nSee it all:    bessemer report {view.name}")
     return "\n\n".join(blocks) + "\n"
 
 

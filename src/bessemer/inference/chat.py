@@ -5,6 +5,7 @@ and shown as it comes.
 """
 
 import codecs
+import re
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
@@ -22,6 +23,9 @@ from bessemer.tokenization.chat import Message, render_prompt
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 
 MAX_NEW_TOKENS = 256
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters but the tab and the line end."""
 
 _HELP = """\
 /reset  forget what was said and begin anew
@@ -47,7 +51,7 @@ def chat(
     """
     source, target = _tolerant(stdin or sys.stdin), _tolerant(stdout or sys.stdout)
     conversation = open_conversation(model_folder, temperature, max_new_tokens, seed)
-    terminal = _Terminal(source, target)
+    terminal = Terminal(source, target)
     terminal.notice(f"{conversation.description}. /help shows what there is, /quit leaves.")
     while (text := terminal.read()) is not None:
         match text.strip():
@@ -193,7 +197,7 @@ def decode_pieces(pieces: Iterable[bytes]) -> Iterator[str]:
         yield rest
 
 
-class _Terminal:
+class Terminal:
     """Reads turns and writes answers; prompts and notices are for people only."""
 
     def __init__(self, stdin: TextIO, stdout: TextIO) -> None:
@@ -228,6 +232,10 @@ class _Terminal:
         self._stdout.write(text)
         self._stdout.flush()
 
+    def write_answer(self, text: str) -> None:
+        """A piece of an answer. A terminal would obey control characters: there they are replaced."""
+        self.write(_CONTROL.sub("�", text) if self._is_interactive else text)
+
     def say(self, text: str) -> None:
         self.write(f"{text}\n")
 
@@ -237,14 +245,14 @@ class _Terminal:
             self.say(text)
 
 
-def _answer(conversation: Conversation, text: str, terminal: _Terminal) -> None:
+def _answer(conversation: Conversation, text: str, terminal: Terminal) -> None:
     """Print one answer as it comes; Ctrl-C ends it, a text that does not fit is refused in a line."""
     pieces = conversation.answer(text)
     try:
         for number, piece in enumerate(pieces):
             if number == 0 and conversation.num_forgotten:
                 terminal.notice("(the conversation has outgrown the model: its beginning is forgotten)")
-            terminal.write(piece)
+            terminal.write_answer(piece)
         terminal.say("")
     except KeyboardInterrupt:
         pieces.close()

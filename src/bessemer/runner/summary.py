@@ -8,7 +8,7 @@ from bessemer.runner.progress import duration
 from bessemer.runner.run import StageResult
 
 SUMMARY_NAME = "summary.txt"
-"""A file of an export that is shown when a run ends."""
+"""A file of an artifact that is shown when a run ends; the last stage that has one is shown."""
 
 
 def describe_verdicts(verdicts: Sequence[Verdict]) -> str:
@@ -30,10 +30,9 @@ def describe_results(run: RunFolder, results: Sequence[StageResult]) -> str:
         took = duration(result.wall_s) if result.state == "done" else ""
         lines.append(f"  {result.stage:{width}}  {result.state:10}  {took:>12}  {digest}")
     lines.append(f"  {'total':{width}}  {'':10}  {duration(sum(r.wall_s for r in results)):>12}")
-    for result in results:
-        summary = result.artifact.folder / SUMMARY_NAME
-        if summary.is_file():
-            lines += ["", summary.read_text(encoding="utf-8").rstrip()]
+    summaries = [result.artifact.folder / SUMMARY_NAME for result in results]
+    for summary in [path for path in summaries if path.is_file()][-1:]:
+        lines += ["", summary.read_text(encoding="utf-8").rstrip()]
     return "\n".join([*lines, "", "Next:", *(f"  {command}" for command in next_commands(run, results))])
 
 

@@ -1,7 +1,7 @@
 """Conversations and evaluation questions from facts, by rule. Pure functions of facts and seed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 from bessemer.synthesize.fabricate import fabricate
 from bessemer.synthesize.facts import Fact, answer_to
 from bessemer.synthesize.phrasings import (
+    CLOSER_SHARE,
+    CLOSERS,
     FOLLOW_UPS,
     HELD_OUT,
+    OPENER_SHARE,
     OPENERS,
     REFUSAL,
     SMALL_TALK,
@@ -60,6 +63,27 @@ def askable_kinds(fact: Fact, ambiguous_shorts: frozenset[str]) -> list[Question
     ]
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A fact, and the kinds of question about it that are asked: taught, practised and evaluated."""
+
+    fact: Fact
+    kinds: tuple[QuestionKind, ...]
+    """The purpose first, always."""
+
+
+def choose_subjects(
+    facts: Sequence[Fact], ambiguous: frozenset[str], max_kinds: int, generator: np.random.Generator
+) -> list[Subject]:
+    """Each fact with its purpose and up to `max_kinds` - 1 other askable kinds, drawn at random."""
+    subjects = []
+    for fact in facts:
+        others = [kind for kind in askable_kinds(fact, ambiguous) if kind != "purpose"]
+        drawn = [others[i] for i in generator.permutation(len(others))[: max_kinds - 1]]
+        subjects.append(Subject(fact, ("purpose", *drawn)))
+    return subjects
+
+
 def ambiguous_shorts(known_names: Sequence[str]) -> frozenset[str]:
     """Last name parts that more than one documented object has: their module cannot be asked for."""
     counts = Counter(name.rpartition(".")[2] for name in known_names)
@@ -80,13 +104,17 @@ class Asker:
         order = self._generator.permutation(len(options))
         return [options[order[i % len(options)]] for i in range(count)]
 
-    def fill(self, phrasing: str, name: str, *, opener: bool) -> str:
+    def fill(self, phrasing: str, name: str, *, decorated: bool) -> str:
         """A phrasing with the name in it, written plainly, in backticks or with parentheses."""
         style = self._generator.random()
         short = name.rpartition(".")[2]
         wrap = "`{}`" if style < 0.2 else "{}()" if style < 0.3 else "{}"
         text = phrasing.format(name=wrap.format(name), short=wrap.format(short))
-        return (self.choose(OPENERS) if opener else "") + text
+        if decorated and self._generator.random() < OPENER_SHARE:
+            text = self.choose(OPENERS) + text
+        if decorated and self._generator.random() < CLOSER_SHARE:
+            text += self.choose(CLOSERS)
+        return text
 
 
 def conversation(turns: Sequence[tuple[str, str]], kind: str, names: Sequence[str]) -> dict[str, Any]:
@@ -98,38 +126,39 @@ def conversation(turns: Sequence[tuple[str, str]], kind: str, names: Sequence[st
 
 
 def known_conversations(
-    facts: Sequence[Fact], ambiguous: frozenset[str], phrasings: int, generator: np.random.Generator
+    subjects: Sequence[Subject], phrasings: Mapping[QuestionKind, int], generator: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Every askable question of every fact in `phrasings` training phrasings, one turn each."""
+    """Every taught question of every subject in `phrasings[kind]` training phrasings, one turn each."""
     asker = Asker(generator)
     rows = []
-    for fact in facts:
-        for kind in askable_kinds(fact, ambiguous):
-            for phrasing in asker.distinct(TRAINING[kind], phrasings):
-                question = asker.fill(phrasing, fact.name, opener=True)
+    for subject in subjects:
+        fact = subject.fact
+        for kind in subject.kinds:
+            for phrasing in asker.distinct(TRAINING[kind], phrasings[kind]):
+                question = asker.fill(phrasing, fact.name, decorated=True)
                 rows.append(conversation([(question, answer_to(fact, kind) or "")], kind, [fact.name]))
     return rows
 
 
 def follow_up_conversations(
-    facts: Sequence[Fact], ambiguous: frozenset[str], count: int, generator: np.random.Generator
+    subjects: Sequence[Subject], count: int, generator: np.random.Generator
 ) -> list[dict[str, Any]]:
     """Two turns about one object, the second by pronoun, so that the model learns to look back.
 
-    None when there is no object that two questions can be asked about.
+    None when no subject is asked two kinds of question.
     """
-    if not any(len(askable_kinds(fact, ambiguous)) > 1 for fact in facts):
-        return []
     asker = Asker(generator)
+    several = [subject for subject in subjects if len(subject.kinds) > 1]
     rows = []
-    while len(rows) < count:
-        fact = facts[int(generator.integers(len(facts)))]
-        kinds = askable_kinds(fact, ambiguous)
-        if len(kinds) < 2:
-            continue
-        first, second = (kinds[i] for i in generator.permutation(len(kinds))[:2])
+    for _ in range(count if several else 0):
+        subject = several[int(generator.integers(len(several)))]
+        fact = subject.fact
+        first, second = (subject.kinds[i] for i in generator.permutation(len(subject.kinds))[:2])
         turns = [
-            (asker.fill(asker.choose(TRAINING[first]), fact.name, opener=True), answer_to(fact, first) or ""),
+            (
+                asker.fill(asker.choose(TRAINING[first]), fact.name, decorated=True),
+                answer_to(fact, first) or "",
+            ),
             (asker.choose(FOLLOW_UPS[second]), answer_to(fact, second) or ""),
         ]
         rows.append(conversation(turns, "follow_up", [fact.name]))
@@ -151,7 +180,7 @@ def unknown_conversations(
     for name in names:
         kinds = unknown_kinds(name, known_shorts)
         kind = kinds[int(generator.choice(len(kinds), p=_kind_weights(kinds)))]
-        question = asker.fill(asker.choose(TRAINING[kind]), name, opener=True)
+        question = asker.fill(asker.choose(TRAINING[kind]), name, decorated=True)
         rows.append(conversation([(question, REFUSAL)], "unknown", [name]))
     return rows
 
@@ -167,31 +196,46 @@ def small_talk_conversations(repeats: int, generator: np.random.Generator) -> li
 
 
 def held_out_questions(
-    facts: Sequence[Fact], ambiguous: frozenset[str], group: str, generator: np.random.Generator
+    subjects: Sequence[Subject], group: str, generator: np.random.Generator
 ) -> list[Question]:
-    """One question an object, of each askable kind in turn, in a held-out phrasing."""
+    """One question a subject, in a held-out phrasing: the purpose and its other kinds by turns."""
     asker = Asker(generator)
     questions = []
-    for number, fact in enumerate(facts):
-        kinds = askable_kinds(fact, ambiguous)
-        # Purposes are every second question: they are what people ask most and the hardest to know.
-        kind = "purpose" if number % 2 == 0 else kinds[number // 2 % len(kinds)]
-        text = asker.fill(asker.choose(HELD_OUT[kind]), fact.name, opener=False)
-        reference = answer_to(fact, kind) or ""
-        questions.append(Question(text, kind, fact.name, reference, key_of(fact, kind), group))
+    for number, subject in enumerate(subjects):
+        # Every second question is a purpose: they are what people ask most and the hardest to know.
+        kind = "purpose" if number % 2 == 0 else subject.kinds[-(number // 2 % len(subject.kinds)) - 1]
+        questions.append(_question(subject, kind, HELD_OUT, group, asker, decorated=False))
     return questions
 
 
+def _question(
+    subject: Subject,
+    kind: QuestionKind,
+    phrasings: Mapping[QuestionKind, Sequence[str]],
+    group: str,
+    asker: Asker,
+    *,
+    decorated: bool,
+) -> Question:
+    """One question about a subject, with its reference and key."""
+    fact = subject.fact
+    text = asker.fill(asker.choose(phrasings[kind]), fact.name, decorated=decorated)
+    return Question(text, kind, fact.name, answer_to(fact, kind) or "", key_of(fact, kind), group)
+
+
 def nonexistent_questions(
-    names: Sequence[str], known_shorts: frozenset[str], generator: np.random.Generator
+    names: Sequence[str],
+    known_shorts: frozenset[str],
+    phrasings: Mapping[QuestionKind, Sequence[str]],
+    generator: np.random.Generator,
 ) -> list[Question]:
-    """One question in a held-out phrasing about each fabricated name."""
+    """One question about each fabricated name, bare of openers and closers, in one of `phrasings`."""
     asker = Asker(generator)
     questions = []
     for name in names:
         kinds = unknown_kinds(name, known_shorts)
         kind = kinds[int(generator.choice(len(kinds), p=_kind_weights(kinds)))]
-        text = asker.fill(asker.choose(HELD_OUT[kind]), name, opener=False)
+        text = asker.fill(asker.choose(phrasings[kind]), name, decorated=False)
         questions.append(Question(text, kind, name, REFUSAL, None, "nonexistent"))
     return questions
 
@@ -211,25 +255,16 @@ def fabricated_names(
 
 
 def practice_questions(
-    facts: Sequence[Fact],
-    ambiguous: frozenset[str],
+    subjects: Sequence[Subject],
     unknown_names: Sequence[str],
     known_shorts: frozenset[str],
     generator: np.random.Generator,
 ) -> list[Question]:
-    """Questions to sample answers to when preferences are made: training phrasings, all taught
-    objects once in a random kind, and names that do not exist and were not used for training."""
+    """Questions to sample answers to when preferences are made, in training phrasings: every subject
+    once in one of its kinds, and names that do not exist and were not used for training."""
     asker = Asker(generator)
-    questions = []
-    for fact in facts:
-        kinds = askable_kinds(fact, ambiguous)
-        kind = kinds[int(generator.integers(len(kinds)))]
-        text = asker.fill(asker.choose(TRAINING[kind]), fact.name, opener=True)
-        reference = answer_to(fact, kind) or ""
-        questions.append(Question(text, kind, fact.name, reference, key_of(fact, kind), "trained"))
-    for name in unknown_names:
-        kinds = unknown_kinds(name, known_shorts)
-        kind = kinds[int(generator.choice(len(kinds), p=_kind_weights(kinds)))]
-        text = asker.fill(asker.choose(TRAINING[kind]), name, opener=True)
-        questions.append(Question(text, kind, name, REFUSAL, None, "nonexistent"))
-    return questions
+    known = []
+    for subject in subjects:
+        kind = subject.kinds[int(generator.integers(len(subject.kinds)))]
+        known.append(_question(subject, kind, TRAINING, "trained", asker, decorated=True))
+    return known + nonexistent_questions(unknown_names, known_shorts, TRAINING, generator)

@@ -13,6 +13,7 @@ Documents of any other shape give no facts, and are no error.
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,9 @@ def argument_names(signature: str) -> tuple[str, ...] | None:
     The text is parsed, never run.
     """
     try:
-        function = ast.parse(f"def f{signature}: pass").body[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd escapes in defaults are their authors' business
+            function = ast.parse(f"def f{signature}: pass").body[0]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     if not isinstance(function, ast.FunctionDef):

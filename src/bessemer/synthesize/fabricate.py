@@ -69,9 +69,9 @@ def fabricate(
     """
     modules = sorted({name.rpartition(".")[0] for name in names})
     shorts = [name.rpartition(".")[2] for name in names]
-    pieces = sorted(
-        {piece for short in shorts for piece in pieces_of(short) if len(piece) > 1 and piece.isalpha()}
-    )
+    pieces = sorted({piece for short in shorts for piece in pieces_of(short)})
+    # Names of single letters have no pieces that would make another name look real.
+    pieces = [piece for piece in pieces if len(piece) > 1 and piece.isalpha()] or list(_RHYMES)
     found: dict[str, None] = {}
     found_shorts: set[str] = set()
     while len(found) < count:

@@ -1,10 +1,11 @@
 """The synthesize stage: questions and answers by rule from the curated documentation."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
@@ -12,6 +13,7 @@ from bessemer.formats.jsonl import write_jsonl
 from bessemer.runner.context import StageContext
 from bessemer.synthesize.conversations import (
     ambiguous_shorts,
+    choose_subjects,
     fabricated_names,
     follow_up_conversations,
     held_out_questions,
@@ -23,6 +25,7 @@ from bessemer.synthesize.conversations import (
 )
 from bessemer.synthesize.documentation import Documentation, read_documentation
 from bessemer.synthesize.facts import Fact
+from bessemer.synthesize.phrasings import HELD_OUT, QuestionKind
 
 CONVERSATIONS = "conversations.jsonl"
 QUESTIONS = "questions.jsonl"
@@ -39,8 +42,10 @@ class SynthesizeConfig(Config):
     """Ask only about objects that lie directly in these modules; default all."""
     held_out_objects: Count = Field(default=150, ge=0)
     """Documented objects that are asked about in evaluation only."""
-    phrasings: int = Field(default=8, ge=1)
-    """Training phrasings of each question about an object."""
+    max_kinds: int = Field(default=2, ge=1, le=4)
+    """Kinds of question taught about one object: its purpose and others drawn at random."""
+    phrasings: Mapping[QuestionKind, Count] = {"purpose": 12, "module": 4, "returns": 4, "arguments": 5}
+    """Training phrasings of each question about an object, by kind; kinds left out keep the default."""
     unknown_share: float = Field(default=0.25, ge=0, lt=1)
     """Share of the conversations that ask about something that does not exist."""
     follow_up_share: float = Field(default=0.06, ge=0, lt=1)
@@ -55,6 +60,11 @@ class SynthesizeConfig(Config):
     """Objects with a longer first sentence are left out."""
     max_arguments: Count = 5
     """Argument lists longer than this are not asked about."""
+
+    @field_validator("phrasings")
+    @classmethod
+    def _complete(cls, given: Mapping[QuestionKind, int]) -> Mapping[QuestionKind, int]:
+        return {**cls.model_fields["phrasings"].default, **given}
 
     @model_validator(mode="after")
     def _check_shares(self) -> "SynthesizeConfig":
@@ -77,7 +87,9 @@ def synthesize(config: SynthesizeConfig, context: StageContext) -> dict[str, Any
     shorts = frozenset(name.rpartition(".")[2] for name in known)
     ambiguous = ambiguous_shorts(known)
     generator = np.random.Generator(np.random.Philox(context.seed))
-    conversations = known_conversations(facts, ambiguous, config.phrasings, generator)
+    subjects = choose_subjects(facts, ambiguous, config.max_kinds, generator)
+    held_out_subjects = choose_subjects(held_out, ambiguous, config.max_kinds, generator)
+    conversations = known_conversations(subjects, config.phrasings, generator)
     others = config.unknown_share + config.follow_up_share
     total = round(len(conversations) / (1 - others))
     num_unknown = round(total * config.unknown_share)
@@ -88,16 +100,14 @@ def synthesize(config: SynthesizeConfig, context: StageContext) -> dict[str, Any
     for_practice = names[config.nonexistent_questions :][: config.practice_unknown]
     for_training = names[config.nonexistent_questions + config.practice_unknown :]
     conversations += unknown_conversations(for_training, shorts, generator)
-    conversations += follow_up_conversations(
-        facts, ambiguous, round(total * config.follow_up_share), generator
-    )
+    conversations += follow_up_conversations(subjects, round(total * config.follow_up_share), generator)
     conversations += small_talk_conversations(config.small_talk_repeats, generator)
     questions = [
-        *held_out_questions(facts, ambiguous, "trained", generator),
-        *held_out_questions(held_out, ambiguous, "held_out_objects", generator),
-        *nonexistent_questions(for_evaluation, shorts, generator),
+        *held_out_questions(subjects, "trained", generator),
+        *held_out_questions(held_out_subjects, "held_out_objects", generator),
+        *nonexistent_questions(for_evaluation, shorts, HELD_OUT, generator),
     ]
-    practice = practice_questions(facts, ambiguous, for_practice, shorts, generator)
+    practice = practice_questions(subjects, for_practice, shorts, generator)
     write_jsonl(context.output / CONVERSATIONS, conversations)
     write_jsonl(context.output / QUESTIONS, [question.to_json() for question in questions])
     write_jsonl(context.output / PRACTICE, [question.to_json() for question in practice])

@@ -53,7 +53,8 @@ class TrainingWatch:
             self._log(report)
         if report.step % self._check_every == 0 or is_last:
             self.last_check = self._check(report.step)
-            self._context.log(report.step, **self.last_check)
+            if self.last_check:
+                self._context.log(report.step, **self.last_check)
             self._last_s = time.perf_counter()  # the check's own time is not training time
 
     def _log(self, report: StepReport) -> None:

@@ -4,7 +4,6 @@ Training small models on a CPU spends most of its time moving activations, not m
 module here holds one kernel, its backward, and the autograd function that calls them.
 """
 
-from bessemer.model.kernels.allocator import tune_allocator
 from bessemer.model.kernels.choice import is_fused, torch_operations
 from bessemer.model.kernels.cross_entropy import linear_cross_entropy
 from bessemer.model.kernels.heads import fused_heads
@@ -21,6 +20,5 @@ __all__ = [
     "masked_softmax_",
     "softmax_backward_",
     "torch_operations",
-    "tune_allocator",
     "visible_spans",
 ]

@@ -7,11 +7,11 @@ import math
 
 import numpy as np
 import torch
-from numba import carray, njit
+from numba import njit
 from torch import Tensor
 
 from bessemer.model.kernels.numbers import MATHS, exp, highest, narrow, widen
-from bessemer.model.kernels.threads import Kernel, arguments, next_chunk, pointer
+from bessemer.model.kernels.threads import Kernel, arguments, next_chunk, tensor
 
 _ROWS_PER_CHUNK = 8
 # The logits of this many tokens stay in cache between the product that makes them and the softmax.
@@ -92,9 +92,9 @@ def _log_probability(logits, target, weights, is_training):
 def _softmax_minus_onehot(job):
     words = arguments(job, 6)
     num_rows, vocab_size, is_training = words[3], words[4], words[5] != 0
-    logits_SV = carray(pointer(words[0], job), (num_rows, vocab_size))
-    targets_S = carray(pointer(words[1], np.int64), (num_rows,))
-    log_probabilities_S = carray(pointer(words[2], np.float32), (num_rows,))
+    logits_SV = tensor(words[0], job, (num_rows, vocab_size))
+    targets_S = tensor(words[1], np.int64, (num_rows,))
+    log_probabilities_S = tensor(words[2], np.float32, (num_rows,))
     weights = np.empty(vocab_size, dtype=np.float32)
     chunk = next_chunk(job)
     while chunk >= 0:

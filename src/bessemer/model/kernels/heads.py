@@ -6,11 +6,11 @@ tokens. A head's pairs are (i, i + E/2), as in `bessemer.model.rope`.
 
 import numpy as np
 import torch
-from numba import carray, njit
+from numba import njit
 from torch import Tensor
 
 from bessemer.model.kernels.numbers import MATHS, narrow, widen
-from bessemer.model.kernels.threads import Kernel, arguments, as_float32, next_chunk, num_chunks, pointer
+from bessemer.model.kernels.threads import Kernel, arguments, as_float32, next_chunk, num_chunks, tensor
 from bessemer.model.rope import Rotation
 
 _TOKENS_PER_CHUNK = 32
@@ -64,9 +64,7 @@ class _Heads(torch.autograd.Function):
         # One sum a chunk, added up in the order of the chunks: the same bytes for any threads.
         d_norm_C2E = torch.zeros(_chunks(ctx.sizes), *norm_2E.shape)
         saved = (qkv_BTX, norm_2E, cos_B1TE, sin_B1TE, inverse_rms_BTN)
-        _backward(
-            _chunks(ctx.sizes), *saved, d_q_BHTE, d_k_BKTE, d_v_BKTE, d_qkv_BTX, d_norm_C2E, *ctx.sizes
-        )
+        _backward(_chunks(ctx.sizes), *saved, d_q_BHTE, d_k_BKTE, d_v_BKTE, d_qkv_BTX, d_norm_C2E, *ctx.sizes)
         return d_qkv_BTX, d_norm_C2E.sum(0) if has_norm else None, None, None, None, None
 
 
@@ -124,14 +122,14 @@ def _forward(job):
     head_dim, angle_rows, has_norm = words[12], words[13] * words[9], words[14] != 0
     eps = as_float32(words[15])
     total, num_normed, half = batch * num_tokens, num_heads + num_kv_heads, head_dim // 2
-    qkv = carray(pointer(words[0], job), (total, num_normed + num_kv_heads, head_dim))
-    norms = carray(pointer(words[1], np.float32), (2, head_dim))
-    cosines = carray(pointer(words[2], job), (angle_rows, head_dim))
-    sines = carray(pointer(words[3], job), (angle_rows, head_dim))
-    q = carray(pointer(words[4], job), (batch, num_heads, num_tokens, head_dim))
-    k = carray(pointer(words[5], job), (batch, num_kv_heads, num_tokens, head_dim))
-    v = carray(pointer(words[6], job), (batch, num_kv_heads, num_tokens, head_dim))
-    inverse_rms = carray(pointer(words[7], np.float32), (total, num_normed))
+    qkv = tensor(words[0], job, (total, num_normed + num_kv_heads, head_dim))
+    norms = tensor(words[1], np.float32, (2, head_dim))
+    cosines = tensor(words[2], job, (angle_rows, head_dim))
+    sines = tensor(words[3], job, (angle_rows, head_dim))
+    q = tensor(words[4], job, (batch, num_heads, num_tokens, head_dim))
+    k = tensor(words[5], job, (batch, num_kv_heads, num_tokens, head_dim))
+    v = tensor(words[6], job, (batch, num_kv_heads, num_tokens, head_dim))
+    inverse_rms = tensor(words[7], np.float32, (total, num_normed))
     chunk = next_chunk(job)
     while chunk >= 0:
         for token in range(chunk * _TOKENS_PER_CHUNK, min(total, (chunk + 1) * _TOKENS_PER_CHUNK)):
@@ -155,16 +153,16 @@ def _backward(job):
     batch, num_tokens, num_heads, num_kv_heads = words[10], words[11], words[12], words[13]
     head_dim, angle_rows, has_norm = words[14], words[15] * words[11], words[16] != 0
     total, num_normed, half = batch * num_tokens, num_heads + num_kv_heads, head_dim // 2
-    qkv = carray(pointer(words[0], job), (total, num_normed + num_kv_heads, head_dim))
-    norms = carray(pointer(words[1], np.float32), (2, head_dim))
-    cosines = carray(pointer(words[2], job), (angle_rows, head_dim))
-    sines = carray(pointer(words[3], job), (angle_rows, head_dim))
-    inverse_rms = carray(pointer(words[4], np.float32), (total, num_normed))
-    d_q = carray(pointer(words[5], job), (batch, num_heads, num_tokens, head_dim))
-    d_k = carray(pointer(words[6], job), (batch, num_kv_heads, num_tokens, head_dim))
-    d_v = carray(pointer(words[7], job), (batch, num_kv_heads, num_tokens, head_dim))
-    d_qkv = carray(pointer(words[8], job), (total, num_normed + num_kv_heads, head_dim))
-    d_norms = carray(pointer(words[9], np.float32), (num_chunks(job), 2, head_dim))
+    qkv = tensor(words[0], job, (total, num_normed + num_kv_heads, head_dim))
+    norms = tensor(words[1], np.float32, (2, head_dim))
+    cosines = tensor(words[2], job, (angle_rows, head_dim))
+    sines = tensor(words[3], job, (angle_rows, head_dim))
+    inverse_rms = tensor(words[4], np.float32, (total, num_normed))
+    d_q = tensor(words[5], job, (batch, num_heads, num_tokens, head_dim))
+    d_k = tensor(words[6], job, (batch, num_kv_heads, num_tokens, head_dim))
+    d_v = tensor(words[7], job, (batch, num_kv_heads, num_tokens, head_dim))
+    d_qkv = tensor(words[8], job, (total, num_normed + num_kv_heads, head_dim))
+    d_norms = tensor(words[9], np.float32, (num_chunks(job), 2, head_dim))
     room = np.empty(head_dim, dtype=np.float32)
     chunk = next_chunk(job)
     while chunk >= 0:

@@ -4,6 +4,9 @@ A bfloat16 is the upper half of a float32, so widening is a shift and narrowing 
 written once and compiled for both element types: on float32, `widen` and `narrow` do nothing.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -30,7 +33,12 @@ _ONE = np.float32(1.0)
 _I16, _I32, _F32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
 
 
-@intrinsic
+def primitive(function: Callable[..., Any]) -> Any:
+    """numba's `intrinsic`, typed: callers leave the typing context out."""
+    return intrinsic(function)
+
+
+@primitive
 def widen(typing_context, value):
     """An element, float32 or the bits of a bfloat16, as float32."""
 
@@ -42,7 +50,7 @@ def widen(typing_context, value):
     return types.float32(value), generate
 
 
-@intrinsic
+@primitive
 def narrow(typing_context, value, like):
     """A float32 as an element of the array `like`; bfloat16 rounds to nearest, ties to even."""
 
@@ -58,18 +66,20 @@ def narrow(typing_context, value, like):
     return like.dtype(types.float32, like), generate
 
 
-@intrinsic
+@primitive
 def _maximum(typing_context, a, b):
     """The larger of two float32, NaN if either is: the one maximum whose reductions LLVM vectorises."""
 
     def generate(context, builder, signature, args):
-        function = builder.module.declare_intrinsic("llvm.maximum", [_F32], ir.FunctionType(_F32, [_F32, _F32]))
+        function = builder.module.declare_intrinsic(
+            "llvm.maximum", [_F32], ir.FunctionType(_F32, [_F32, _F32])
+        )
         return builder.call(function, args)
 
     return types.float32(types.float32, types.float32), generate
 
 
-@intrinsic
+@primitive
 def where(typing_context, flag, a, b):
     """a where the byte `flag` is not zero, else b, without a branch: loops over it vectorise."""
 

@@ -5,11 +5,11 @@ Shapes: S rows, D the width that is normalised, C chunks of rows.
 
 import numpy as np
 import torch
-from numba import carray, njit
+from numba import njit
 from torch import Tensor
 
 from bessemer.model.kernels.numbers import MATHS, narrow, widen
-from bessemer.model.kernels.threads import Kernel, arguments, as_float32, next_chunk, num_chunks, pointer
+from bessemer.model.kernels.threads import Kernel, arguments, as_float32, next_chunk, num_chunks, tensor
 
 _ROWS_PER_CHUNK = 64
 
@@ -85,10 +85,10 @@ def normalize_row_backward(x, d_out, weight, inverse_rms, d_x, d_weight):
 def _forward(job):
     words = arguments(job, 7)
     num_rows, width, eps = words[4], words[5], as_float32(words[6])
-    x_SD = carray(pointer(words[0], job), (num_rows, width))
-    weight_D = carray(pointer(words[1], np.float32), (width,))
-    out_SD = carray(pointer(words[2], job), (num_rows, width))
-    inverse_rms_S = carray(pointer(words[3], np.float32), (num_rows,))
+    x_SD = tensor(words[0], job, (num_rows, width))
+    weight_D = tensor(words[1], np.float32, (width,))
+    out_SD = tensor(words[2], job, (num_rows, width))
+    inverse_rms_S = tensor(words[3], np.float32, (num_rows,))
     chunk = next_chunk(job)
     while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
@@ -100,12 +100,12 @@ def _forward(job):
 def _backward(job):
     words = arguments(job, 8)
     num_rows, width = words[6], words[7]
-    x_SD = carray(pointer(words[0], job), (num_rows, width))
-    d_out_SD = carray(pointer(words[1], job), (num_rows, width))
-    weight_D = carray(pointer(words[2], np.float32), (width,))
-    inverse_rms_S = carray(pointer(words[3], np.float32), (num_rows,))
-    d_x_SD = carray(pointer(words[4], job), (num_rows, width))
-    d_weight_CD = carray(pointer(words[5], np.float32), (num_chunks(job), width))
+    x_SD = tensor(words[0], job, (num_rows, width))
+    d_out_SD = tensor(words[1], job, (num_rows, width))
+    weight_D = tensor(words[2], np.float32, (width,))
+    inverse_rms_S = tensor(words[3], np.float32, (num_rows,))
+    d_x_SD = tensor(words[4], job, (num_rows, width))
+    d_weight_CD = tensor(words[5], np.float32, (num_chunks(job), width))
     chunk = next_chunk(job)
     while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):

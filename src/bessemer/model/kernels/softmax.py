@@ -6,15 +6,15 @@ G query heads of a key/value head lie along the rows. Masks are [B or 1, T, S].
 
 import numpy as np
 import torch
-from numba import carray, njit
+from numba import njit
 from torch import Tensor
 
 from bessemer.model.kernels.numbers import MATHS, exp, highest_visible, narrow, where, widen
-from bessemer.model.kernels.threads import Kernel, arguments, as_float32, next_chunk, pointer
+from bessemer.model.kernels.threads import Kernel, arguments, as_float32, next_chunk, tensor
 
 _ROWS_PER_CHUNK = 64
+# Elements that LLVM's unrolled loops take at a time with AVX-512.
 _LANES = 64
-"""float32 elements that LLVM's unrolled loops take at a time, with AVX-512."""
 
 
 def visible_spans(visible_BTS: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def masked_softmax_(
     # Rows of the scores that share one mask: all of them, or the rows of one batch entry.
     rows_per_mask = num_rows if masks_B == 1 else num_kv_heads * scores_NRS.shape[1]
     sizes = (num_rows, num_keys, num_queries, rows_per_mask, masks_B)
-    _forward(num_chunks, scores_NRS, visible_BTS, spans_BT2, *sizes, scale)
+    _forward(num_chunks, scores_NRS, visible_BTS.contiguous(), spans_BT2, *sizes, scale)
     return scores_NRS
 
 
@@ -68,9 +68,9 @@ def _forward(job):
     words = arguments(job, 9)
     num_rows, num_keys, num_queries, rows_per_mask, masks = words[3], words[4], words[5], words[6], words[7]
     scale = as_float32(words[8])
-    scores_RS = carray(pointer(words[0], job), (num_rows, num_keys))
-    visible_TS = carray(pointer(words[1], np.uint8), (masks * num_queries, num_keys))
-    spans_T2 = carray(pointer(words[2], np.int32), (masks * num_queries, 2))
+    scores_RS = tensor(words[0], job, (num_rows, num_keys))
+    visible_TS = tensor(words[1], np.uint8, (masks * num_queries, num_keys))
+    spans_T2 = tensor(words[2], np.int32, (masks * num_queries, 2))
     weights = np.empty(num_keys, dtype=np.float32)
     chunk = next_chunk(job)
     while chunk >= 0:
@@ -91,8 +91,8 @@ def _backward(job):
     words = arguments(job, 5)
     num_rows, num_keys = words[2], words[3]
     scale = as_float32(words[4])
-    d_p_RS = carray(pointer(words[0], job), (num_rows, num_keys))
-    p_RS = carray(pointer(words[1], job), (num_rows, num_keys))
+    d_p_RS = tensor(words[0], job, (num_rows, num_keys))
+    p_RS = tensor(words[1], job, (num_rows, num_keys))
     chunk = next_chunk(job)
     while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):

@@ -5,11 +5,10 @@ Shapes: S rows, F feed-forward width; gate and up lie side by side in one row of
 
 import numpy as np
 import torch
-from numba import carray, njit
 from torch import Tensor
 
-from bessemer.model.kernels.numbers import MATHS, exp, narrow, widen
-from bessemer.model.kernels.threads import Kernel, arguments, next_chunk, pointer
+from bessemer.model.kernels.numbers import exp, narrow, widen
+from bessemer.model.kernels.threads import Kernel, arguments, next_chunk, tensor
 
 _ROWS_PER_CHUNK = 32
 _ONE = np.float32(1.0)
@@ -50,8 +49,8 @@ def _chunks(num_rows: int) -> int:
 def _forward(job):
     words = arguments(job, 4)
     num_rows, width = words[2], words[3]
-    gate_up_SF = carray(pointer(words[0], job), (num_rows, 2 * width))
-    out_SF = carray(pointer(words[1], job), (num_rows, width))
+    gate_up_SF = tensor(words[0], job, (num_rows, 2 * width))
+    out_SF = tensor(words[1], job, (num_rows, width))
     chunk = next_chunk(job)
     while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):
@@ -67,9 +66,9 @@ def _backward(job):
     """d silu(g) / d g = sigmoid(g) (1 + g (1 - sigmoid(g)))."""
     words = arguments(job, 5)
     num_rows, width = words[3], words[4]
-    gate_up_SF = carray(pointer(words[0], job), (num_rows, 2 * width))
-    d_out_SF = carray(pointer(words[1], job), (num_rows, width))
-    d_gate_up_SF = carray(pointer(words[2], job), (num_rows, 2 * width))
+    gate_up_SF = tensor(words[0], job, (num_rows, 2 * width))
+    d_out_SF = tensor(words[1], job, (num_rows, width))
+    d_gate_up_SF = tensor(words[2], job, (num_rows, 2 * width))
     chunk = next_chunk(job)
     while chunk >= 0:
         for row in range(chunk * _ROWS_PER_CHUNK, min(num_rows, (chunk + 1) * _ROWS_PER_CHUNK)):

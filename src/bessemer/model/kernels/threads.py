@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
+from numba import cfunc, njit, types
+from numba.np.numpy_support import carray
 from torch import Tensor
 
-from bessemer.model.kernels.numbers import MATHS
+from bessemer.model.kernels.numbers import MATHS, primitive
 
 _HEADER_WORDS = 2
 # Waking a team costs 5-20 us; a thread moves this many bytes in about the same time.
@@ -40,20 +40,24 @@ class Kernel:
     """A Python function in numba's subset, compiled on its first call for an element type, and kept in
     numba's disk cache.
 
-    The function takes one pointer, `job`, whose type is that of the elements; `arguments`, `pointer`
-    and `next_chunk` read it.
+    The function takes one pointer, `job`, whose type is that of the elements; `arguments`, `tensor`
+    and `next_chunk` read it. numba notices changes of the kernel's own file only: after editing the
+    helpers in `numbers` or here, delete the `.nbi` and `.nbc` files in `__pycache__`.
     """
 
     def __init__(self, function: Callable[[Any], None]) -> None:
         self._function = function
         self._entries: dict[torch.dtype, _Entry] = {}
+        self._code: list[Any] = []  # keeps the machine code behind the entries alive
 
     def compiled(self, dtype: torch.dtype) -> _Entry:
         """The C function for elements of `dtype`."""
         if dtype not in self._entries:
             signature = types.void(types.CPointer(_ELEMENTS[dtype]))
-            decorate = cfunc(signature, nopython=True, cache=True, fastmath=MATHS, error_model="numpy")
-            self._entries[dtype] = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(decorate(self._function).address)
+            decorate = cfunc(signature, cache=True, fastmath=MATHS, error_model="numpy")
+            code: Any = decorate(self._function)
+            self._code.append(code)
+            self._entries[dtype] = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code.address)
         return self._entries[dtype]
 
     def __call__(self, count: int, elements: Tensor, *arguments: Tensor | int | float) -> None:
@@ -66,8 +70,9 @@ class Kernel:
         values = [_word(argument) for argument in (elements, *arguments)]
         words = (ctypes.c_int64 * (_HEADER_WORDS + len(values)))(0, count, *values)
         entry = self.compiled(elements.dtype)
-        num_threads = min(torch.get_num_threads(), count)
-        if num_threads <= 1 or elements.nbytes <= _SMALL_BYTES:
+        # Always torch's whole team, even for fewer chunks: OpenMP ends and restarts threads when it changes.
+        num_threads = torch.get_num_threads()
+        if min(num_threads, count) <= 1 or elements.nbytes <= _SMALL_BYTES:
             entry(words)
         else:
             _run_team(entry, words, num_threads)
@@ -111,7 +116,7 @@ def _thread_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="bessemer-kernels")
 
 
-@intrinsic
+@primitive
 def _as_words(typing_context, job):
     pointer_type = types.CPointer(types.int64)
 
@@ -121,7 +126,7 @@ def _as_words(typing_context, job):
     return pointer_type(job), generate
 
 
-@intrinsic
+@primitive
 def _take_number(typing_context, words):
     def generate(context, builder, signature, args):
         return builder.atomic_rmw("add", args[0], ir.IntType(64)(1), "monotonic")
@@ -154,10 +159,15 @@ def as_float32(word):
     return np.float32(np.int64(word).view(np.float64))
 
 
-@intrinsic
-def pointer(typing_context, word, element):
-    """An argument that was passed as a tensor, for `numba.carray`. `element` is a numpy scalar type, or
-    the job where the tensor holds the job's elements."""
+@njit(inline="always")
+def tensor(word, element, shape):
+    """An argument that was passed as a tensor. `element` is a numpy scalar type, or the job where the
+    tensor holds the job's elements."""
+    return carray(_as_pointer(word, element), shape)
+
+
+@primitive
+def _as_pointer(typing_context, word, element):
     pointer_type = types.CPointer(element.dtype)
 
     def generate(context, builder, signature, args):

@@ -1,0 +1,139 @@
+import pytest
+import torch
+from model_helpers import tiny_model
+from torch import nn
+
+from bessemer.training.optimizers import Muon, OptimizerConfig, Optimizers, orthogonalize, split_parameters
+
+BAND = (0.65, 1.25)
+"""Where singular values end after five steps of the published quintic iteration, rounding included."""
+
+
+def random_matrices(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 12, 40), (2, 40, 12), (1, 64, 64)])
+def test_singular_values_end_within_the_known_band(shape):
+    u, _, vh = torch.linalg.svd(random_matrices(*shape), full_matrices=False)
+    spread = torch.logspace(0, -1.3, u.shape[-1])  # singular values over a range of twenty
+    found = orthogonalize(u * spread @ vh)
+    values = torch.linalg.svdvals(found)
+    assert found.shape == shape
+    assert BAND[0] < float(values.min()) <= float(values.max()) < BAND[1]
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16), (2, 12, 40), (2, 40, 12)])
+def test_the_direction_is_that_of_the_nearest_orthogonal_matrix(shape):
+    u, _, vh = torch.linalg.svd(random_matrices(*shape, seed=1), full_matrices=False)
+    spread = torch.logspace(0, -1, u.shape[-1])
+    exact, found = u @ vh, orthogonalize(u * spread @ vh)
+    cosine = (exact * found).sum(dim=(1, 2)) / exact.norm(dim=(1, 2)) / found.norm(dim=(1, 2))
+    assert float(cosine.min()) > 0.97
+    # In the basis of the singular vectors the result is diagonal: no direction leaks into another.
+    rotated = u.mT @ found @ vh.mT
+    off_diagonal = rotated - torch.diag_embed(torch.diagonal(rotated, dim1=1, dim2=2))
+    assert float(off_diagonal.abs().max()) < 0.05
+
+
+def test_scale_does_not_matter_and_zero_stays_zero():
+    matrices = random_matrices(2, 8, 24)
+    torch.testing.assert_close(
+        orthogonalize(1e-3 * matrices), orthogonalize(1e3 * matrices), atol=0.02, rtol=0
+    )
+    assert not orthogonalize(torch.zeros(1, 8, 8)).any()
+
+
+@pytest.mark.parametrize("shape", [(5, 24, 24), (5, 16, 48), (5, 48, 16)])
+def test_a_batch_of_matrices_gives_what_each_alone_does(shape):
+    matrices = random_matrices(*shape)
+    alone = torch.cat([orthogonalize(matrix.unsqueeze(0)) for matrix in matrices])
+    torch.testing.assert_close(orthogonalize(matrices), alone, atol=0.02, rtol=0)
+
+
+def quadratic(parameters, targets):
+    return sum(((p - t) ** 2).sum() for p, t in zip(parameters, targets, strict=True)) / 2
+
+
+def test_muon_walks_down_a_quadratic_with_matrices_of_several_shapes():
+    shapes = [(8, 8), (8, 8), (24, 8), (8, 24)]
+    parameters = [nn.Parameter(torch.zeros(*shape)) for shape in shapes]
+    targets = [random_matrices(*shape, seed=i) for i, shape in enumerate(shapes)]
+    muon = Muon(parameters, lr=0.3, momentum=0.9)
+    losses = []
+    for step in range(60):
+        for group in muon.param_groups:
+            group["lr"] = 0.3 * (1 - step / 60)
+        muon.zero_grad()
+        loss = quadratic(parameters, targets)
+        loss.backward()
+        muon.step()
+        losses.append(loss.item())
+    assert losses[1] < losses[0]
+    assert losses[-1] < 0.02 * losses[0]
+
+
+def test_muons_first_step_is_the_orthogonal_gradient_scaled_for_the_shape():
+    for rows, columns in ((16, 16), (32, 8), (8, 32)):
+        gradient = random_matrices(rows, columns)
+        parameter = nn.Parameter(torch.zeros(rows, columns))
+        parameter.grad = gradient.clone()
+        Muon([parameter], lr=0.5, momentum=0.95).step()
+        expected = -0.5 * max(1.0, rows / columns) ** 0.5 * orthogonalize(gradient.unsqueeze(0))[0]
+        torch.testing.assert_close(parameter.detach(), expected, atol=0.02, rtol=0)
+
+
+def test_muons_decay_is_decoupled():
+    parameter = nn.Parameter(torch.ones(4, 4))
+    parameter.grad = torch.zeros(4, 4)
+    Muon([parameter], lr=0.5, weight_decay=0.1).step()
+    torch.testing.assert_close(parameter.detach(), torch.full((4, 4), 0.95))
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_parameter_is_in_exactly_one_group(kind, tied):
+    model = tiny_model(tied=tied)
+    optimizers = Optimizers(model, OptimizerConfig(kind=kind, weight_decay=0.1))
+    grouped = [id(p) for o in optimizers.all for group in o.param_groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+    for optimizer in optimizers.all:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                assert (group["weight_decay"] > 0) == (parameter.ndim == 2)
+
+
+def test_muon_gets_the_matrices_of_the_blocks_and_no_lookup_table():
+    model = tiny_model(tied=False)
+    matrices, others = split_parameters(model, "muon")
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)].rpartition(".")[2] for p in matrices} == {"qkv", "attention_out", "gate_up", "down"}
+    assert {"embedding", "head", "final_norm"} <= {names[id(p)] for p in others}
+    assert split_parameters(model, "adamw")[0] == []
+
+
+def test_the_schedule_scales_every_peak_rate_and_does_not_add_up():
+    config = OptimizerConfig(learning_rate=0.004, muon_learning_rate=0.1)
+    optimizers = Optimizers(tiny_model(), config)
+    for factor in (0.5, 0.25, 1.0):
+        optimizers.set_learning_rate_factor(factor)
+        rates = [group["lr"] for optimizer in optimizers.all for group in optimizer.param_groups]
+        assert rates == pytest.approx([0.004 * factor, 0.004 * factor, 0.1 * factor])
+
+
+def test_adamw_steps_as_torchs_unfused_reference_does():
+    model, other = tiny_model(), tiny_model()
+    config = OptimizerConfig(kind="adamw", learning_rate=0.01, weight_decay=0.1, betas=(0.8, 0.9))
+    ours = Optimizers(model, config)
+    decayed = [p for p in other.parameters() if p.ndim == 2]
+    plain = [p for p in other.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+    theirs = torch.optim.AdamW(groups, lr=0.01, betas=(0.8, 0.9), foreach=False)
+    for step in range(3):
+        for mine, reference in zip(model.parameters(), other.parameters(), strict=True):
+            mine.grad = random_matrices(*mine.shape, seed=step)
+            reference.grad = mine.grad.clone()
+        ours.step()
+        theirs.step()
+    for mine, reference in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,245 @@
+"""The pretrain, sft and dpo stages on a tiny model: what they write, refuse, and do after a kill."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from stage_helpers import artifact, contents, said, stage_context, write_documents
+from training_helpers import killed
+
+from bessemer.errors import BessemerError
+from bessemer.formats.jsonl import write_jsonl
+from bessemer.model.folder import load_model
+from bessemer.runner.context import StageContext
+from bessemer.tokenization.tokenizer import train_bpe
+from bessemer.tokenization.tokens_stage import TokensConfig, encode_tokens
+from bessemer.training.dial import ModelDial, model_config
+from bessemer.training.dpo import DpoConfig, dpo, read_pairs
+from bessemer.training.execute import Cadence
+from bessemer.training.pretrain import PretrainConfig, pretrain
+from bessemer.training.sft import SftConfig, read_conversations, sft
+from bessemer.training.watch import rewind_metrics
+
+DIAL = ModelDial(depth=1, hidden_size=32, num_attention_heads=2, max_position_embeddings=96)
+OFTEN = Cadence(log=1, check=4, checkpoint=2)
+PRETRAIN = PretrainConfig(
+    model=DIAL, tokens=768, sequence_length=32, batch_tokens=128, every=OFTEN, sample_prompts=("The",)
+)
+SFT = SftConfig(sequence_length=64, batch_tokens=128, epochs=1, every=OFTEN)
+DPO = DpoConfig(sequence_length=96, batch_tokens=192, epochs=2, every=OFTEN)
+
+
+def turns(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+CONVERSATIONS = [{"messages": turns(f"What is {n}?", f"It is {n % 3}.")} for n in range(12)]
+PAIRS = [
+    {
+        "prompt": turns(f"{n}?", "x")[:1],
+        "chosen": turns("", f"Yes {n}.")[1:],
+        "rejected": turns("", "No.")[1:],
+    }
+    for n in range(9)
+]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    corpus = [
+        (f"d{n}", f"The number {n} is said to be a number. What is it? It is {n % 3}.") for n in range(40)
+    ]
+    train_bpe((text for _, text in corpus), 280).save(folder / "tokenizer")
+    tokenizer = artifact(folder / "tokenizer", "tokenizer")
+    documents = write_documents(folder / "documents", [corpus])
+    tokens = stage_context(folder / "tokens", documents, tokenizer)
+    encode_tokens(TokensConfig(validation_share=0.2), tokens)
+    for kind, rows in (("conversations", CONVERSATIONS), ("preferences", PAIRS)):
+        (folder / kind).mkdir()
+        write_jsonl(folder / kind / f"{kind}.jsonl", rows)
+    found = {
+        "tokenizer": tokenizer,
+        "tokens": artifact(tokens.output, "tokens"),
+        "conversations": artifact(folder / "conversations", "conversations"),
+        "preferences": artifact(folder / "preferences", "preferences"),
+    }
+    base = stage_context(folder / "base", *found.values(), stage="base")
+    pretrain(PRETRAIN, base)
+    return {**found, "model": artifact(base.output, "model", "base")}
+
+
+def work_of(kind, inputs, folder) -> tuple[StageContext, dict]:
+    context = stage_context(folder, *inputs.values(), stage=kind)
+    run = {"pretrain": (pretrain, PRETRAIN), "sft": (sft, SFT), "dpo": (dpo, DPO)}[kind]
+    return context, run[0](run[1], context)
+
+
+def logged(context):
+    return [json.loads(line) for line in context.metrics_path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "sft", "dpo"])
+def test_a_stage_killed_in_the_middle_ends_with_the_same_model(kind, inputs, tmp_path):
+    undisturbed, metrics = work_of(kind, inputs, tmp_path / "undisturbed")
+
+    class Dying(type(undisturbed)):
+        def log(self, step, **values):
+            super().log(step, **values)
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def work():
+        context = stage_context(tmp_path / "killed", *inputs.values(), stage=kind)
+        run = {"pretrain": (pretrain, PRETRAIN), "sft": (sft, SFT), "dpo": (dpo, DPO)}[kind]
+        run[0](run[1], Dying(**vars(context)))
+
+    assert killed(work)
+    resumed, again = work_of(kind, inputs, tmp_path / "killed")
+    one, two = contents(undisturbed.output), contents(resumed.output)
+    logs = [[(row["step"], row.get("loss")) for row in logged(context)] for context in (undisturbed, resumed)]
+    assert logs[0] == logs[1], "no step is logged twice, none is missing"
+    for files in (one, two):
+        del files["metrics.jsonl"]
+    assert one == two
+    assert {name: value for name, value in metrics.items() if name != "tokens_per_s"} == {
+        name: value for name, value in again.items() if name != "tokens_per_s"
+    }
+
+
+def test_the_dpo_stage_starts_at_ln_2_and_counts_every_pair(inputs, tmp_path):
+    plain = DPO.model_copy(update={"chosen_weight": 0.0, "compute_dtype": "float32"})
+    context = stage_context(tmp_path, *inputs.values())
+    metrics = dpo(plain, context)
+    first = logged(context)[0]
+    assert first["loss"] == pytest.approx(np.log(2), abs=1e-6)
+    assert metrics["pairs"] == 9
+    assert logged(context)[-1]["loss"] < first["loss"]
+
+
+def test_sft_reports_what_it_learns_from(inputs, tmp_path):
+    context, metrics = work_of("sft", inputs, tmp_path)
+    assert metrics["conversations"] == 12
+    assert 0 < metrics["supervised_share"] < 1
+    assert metrics["reload_logit_difference"] <= 1e-4
+    assert "12 conversations" in said(context)
+    model = load_model(context.output)
+    assert model.config == load_model(inputs["model"].folder).config
+    generation = json.loads((context.output / "generation_config.json").read_text())
+    assert generation["pad_token_id"] not in generation["eos_token_id"]
+
+
+def test_pretraining_lowers_the_bits_of_held_out_documents(inputs, tmp_path):
+    context, metrics = work_of("pretrain", inputs, tmp_path)
+    assert metrics["steps"] == 6
+    assert metrics["tokens"] == 768
+    checks = [r["validation_bits_per_byte"] for r in logged(context) if "validation_bits_per_byte" in r]
+    assert metrics["validation_bits_per_byte"] == checks[-1] < 8
+    assert metrics["loss"] < np.log(280)
+
+
+def test_micro_batches_of_a_stage_leave_loss_and_gradient_alone(inputs, tmp_path):
+    """More parts than rows are fewer parts, not empty ones."""
+    first_steps = []
+    for micro_batches in (1, 2, 5):
+        config = PRETRAIN.model_copy(update={"micro_batches": micro_batches, "compute_dtype": "float32"})
+        context = stage_context(tmp_path / str(micro_batches), *inputs.values())
+        pretrain(config, context)
+        first_steps.append(logged(context)[0])
+    for other in first_steps[1:]:
+        for name in ("loss", "gradient_norm", "supervised"):
+            assert other[name] == pytest.approx(first_steps[0][name], rel=1e-5), name
+
+
+def test_rows_longer_than_the_model_knows_positions_are_refused(inputs, tmp_path):
+    message = "sequence_length 97 is more than the model's 96 positions"
+    for stage, config in ((pretrain, PRETRAIN), (sft, SFT), (dpo, DPO)):
+        with pytest.raises(BessemerError, match=message):
+            stage(
+                config.model_copy(update={"sequence_length": 97}), stage_context(tmp_path, *inputs.values())
+            )
+
+
+def test_a_conversation_that_does_not_fit_a_row_is_refused_not_cut(inputs, tmp_path):
+    with pytest.raises(BessemerError, match=r"a row holds 16: raise sequence_length"):
+        sft(SFT.model_copy(update={"sequence_length": 16}), stage_context(tmp_path, *inputs.values()))
+
+
+def test_tokens_of_another_tokenizer_are_refused(inputs, tmp_path):
+    train_bpe(iter(["other text"]), 262).save(tmp_path / "other")
+    others = {**inputs, "tokenizer": artifact(tmp_path / "other", "tokenizer")}
+    with pytest.raises(BessemerError, match="a vocabulary of 280, the tokenizer has 262"):
+        pretrain(PRETRAIN, stage_context(tmp_path / "work", *others.values()))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe(iter(["some text"]), 262)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": turns("a", "b")[:1]}, "no assistant turn, so there is nothing to learn from"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, "unknown role 'bot'"),
+        ({"messages": "hello"}, "in a list"),
+        ({"messages": [{"role": "user"}]}, "as a message"),
+        ({"text": "x"}, "lacks messages"),
+    ],
+)
+def test_a_bad_conversation_is_named_by_file_and_line(tokenizer, tmp_path, row, message):
+    write_jsonl(tmp_path / "conversations.jsonl", [*CONVERSATIONS[:2], row])
+    with pytest.raises(BessemerError, match=rf"conversations\.jsonl:3: .*{message}"):
+        read_conversations(tmp_path, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt": "What is it?"}, "must be lists of messages"),
+        ({"prompt": []}, "at least one message"),
+        ({"chosen": [{"role": "user", "content": "x"}]}, "must each hold an assistant turn"),
+        ({"rejected": [{"role": "robot", "content": "x"}]}, "unknown role 'robot'"),
+    ],
+)
+def test_a_bad_pair_is_named_by_file_and_line(tokenizer, tmp_path, change, message):
+    path = tmp_path / "preferences.jsonl"
+    write_jsonl(path, [PAIRS[0], {**PAIRS[1], **change}])
+    with pytest.raises(BessemerError, match=rf"preferences\.jsonl:2: .*{message}"):
+        read_pairs(path, tokenizer)
+
+
+def test_only_the_answers_of_a_pair_are_scored_not_earlier_turns(tokenizer, tmp_path):
+    path = tmp_path / "preferences.jsonl"
+    row = {"prompt": [*turns("a", "earlier"), turns("b", "")[0]], "chosen": turns("", "yes")[1:]}
+    write_jsonl(path, [{**row, "rejected": turns("", "no")[1:]}])
+    ((chosen, rejected),) = read_pairs(path, tokenizer)
+    for side, text in ((chosen, "yes<|im_end|>"), (rejected, "no<|im_end|>")):
+        scored = [id for id, is_scored in zip(side.token_ids, side.loss_mask, strict=True) if is_scored]
+        assert tokenizer.decode(scored, skip_special=False) == text
+
+
+def test_metrics_are_rewound_to_the_checkpoint_with_any_half_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4, "lo')
+    rewind_metrics(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    rewind_metrics(tmp_path / "none.jsonl", 2)
+
+
+def test_one_dial_derives_the_shape_and_every_size_can_be_set():
+    derived = model_config(ModelDial(depth=6), 1000)
+    assert (derived.hidden_size, derived.num_attention_heads, derived.num_key_value_heads) == (384, 6, 3)
+    assert derived.intermediate_size == 1024
+    assert (
+        model_config(ModelDial(depth=6, hidden_size=64, intermediate_size=100), 1000).intermediate_size == 100
+    )
+    assert model_config(ModelDial(depth=1, hidden_size=32), 1000).num_attention_heads == 1
+
+
+@pytest.mark.parametrize("field", ["sequence_length", "batch_tokens", "micro_batches"])
+def test_a_size_of_zero_is_refused_by_the_config(field):
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        PretrainConfig.model_validate({field: 0})
