@@ -1,10 +1,17 @@
 """Stage contexts and artifacts for tests that call a stage directly, without the runner."""
 
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bessemer.formats.documents import DOCUMENT_SCHEMA, DocumentWriter
 from bessemer.runner.context import StageContext
 from bessemer.runner.manifest import Artifact, Cost, Manifest
+
+FILE_OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 
 
 class SilentProgress:
@@ -91,3 +98,36 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def killed(work: Callable[[], object]) -> bool:
+    """Do `work` in a forked process; whether it was killed -9 before its end."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise AssertionError("the child did not end")
+
+
+def kill_at_operation(folder, number: int) -> None:
+    """Kill this very process just before its n-th file operation below `folder` (PEP 578 events)."""
+    count = 0
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        if event in FILE_OPERATIONS and str(arguments[0]).startswith(str(folder)):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)

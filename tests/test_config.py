@@ -74,9 +74,10 @@ def test_a_plain_whole_number_keeps_every_digit(number):
 def test_any_text_gives_a_number_or_a_message_and_nothing_else(text):
     for parse in (parse_count, parse_seconds, parse_bytes):
         try:
-            assert isinstance(parse(text), int | float)
+            found = parse(text)
         except ValueError as error:
-            assert repr(text) in str(error)
+            found = error
+        assert isinstance(found, int | float) or repr(text) in str(found)
 
 
 @pytest.mark.parametrize("written", ["1e400", "1e999999999k", "1e-400M"])
@@ -87,7 +88,7 @@ def test_a_number_out_of_all_proportion_is_refused(written):
 
 @pytest.mark.parametrize("written", ["", "many", "20 M M", "0x10", "1,000", "--3", "1.5.2"])
 def test_what_is_no_number_is_refused_with_an_example(written):
-    with pytest.raises(ValueError, match="expected a number such as 4096, 20M or 1.5B"):
+    with pytest.raises(ValueError, match=r"expected a number such as 4096, 20M or 1\.5B"):
         parse_count(written)
 
 
@@ -99,7 +100,7 @@ def test_an_unknown_unit_is_refused_with_the_known_ones():
 
 
 def test_part_of_a_thing_is_no_count():
-    with pytest.raises(ValueError, match="'0.0005k' is not a whole number"):
+    with pytest.raises(ValueError, match=r"'0\.0005k' is not a whole number"):
         parse_count("0.0005k")
 
 

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.errors import BessemerError
@@ -15,6 +15,7 @@ ROWS = st.lists(st.dictionaries(st.text(), VALUES, max_size=4), max_size=5)
 
 
 @given(ROWS)
+@settings(max_examples=50, deadline=None)  # every example syncs its file
 def test_rows_come_back_as_they_were_written(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "rows.jsonl"
     write_jsonl(path, rows)
@@ -22,6 +23,7 @@ def test_rows_come_back_as_they_were_written(tmp_path_factory, rows):
 
 
 @given(ROWS)
+@settings(max_examples=50, deadline=None)  # every example syncs its file
 def test_every_line_is_one_row_whatever_line_ends_the_text_holds(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "lines.jsonl"
     write_jsonl(path, rows)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.errors import BessemerError
@@ -41,6 +41,7 @@ DOCUMENTS = st.tuples(st.text(max_size=3), st.lists(st.integers(0, 69_999), max_
 
 
 @given(st.lists(st.lists(DOCUMENTS, max_size=4), min_size=1, max_size=4))
+@settings(max_examples=30, deadline=None)  # every example syncs its files
 def test_documents_of_all_shards_come_back_in_order(tmp_path_factory, shards):
     folder = tmp_path_factory.mktemp("tokens")
     write_folder(folder, shards, vocab_size=70_000)

@@ -3,12 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from model_helpers import assert_same_gradients, gradients, tiny_model
 
 from bessemer.objectives.language_modeling import LanguageModeling, sum_by_document, target_log_probabilities
 from bessemer.tokenization.chat import render
 from bessemer.tokenization.tokenizer import train_bpe
 from bessemer.training.batches import IGNORE, Batch, row_of_conversations, row_of_pieces, stack_rows
+from model_helpers import assert_same_gradients, gradients, tiny_model
 
 PAD = 60
 OBJECTIVE = LanguageModeling()

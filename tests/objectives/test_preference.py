@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from model_helpers import assert_same_gradients, gradients, tiny_model
-from stage_helpers import stage_context
 
 from bessemer.objectives.preference import DirectPreference, dpo_loss
 from bessemer.tokenization.chat import Rendered
 from bessemer.training.dpo import PairRows, reference_log_probabilities
+from model_helpers import assert_same_gradients, gradients, tiny_model
+from stage_helpers import stage_context
 
 CPU = torch.device("cpu")
 LENGTH, PAD = 48, 60
@@ -80,7 +80,7 @@ def test_the_loss_of_packed_pairs_at_the_start_is_ln_2(world):
     for number_of_rows in (1, 2, len(all_rows(rows))):
         batch = rows.batch(all_rows(rows)[:number_of_rows], references)
         loss = objective.loss(model, batch)
-        assert float(loss.total) / objective.count(batch) == pytest.approx(math.log(2), abs=1e-6)
+        assert loss.total.item() / objective.count(batch) == pytest.approx(math.log(2), abs=1e-6)
         assert loss.sums["margin"] == pytest.approx(0, abs=1e-4)
 
 
@@ -126,7 +126,7 @@ def test_the_gradient_of_packed_pairs_is_that_of_the_formula_pair_by_pair(world)
         total = total + torch.log1p(torch.exp(-beta * margin)) - weight * w / sum(chosen.loss_mask)
         right += bool(margin > 0)
     total.backward()
-    assert float(loss.total) == pytest.approx(float(total), rel=1e-5)
+    assert loss.total.item() == pytest.approx(total.item(), rel=1e-5)
     assert loss.sums["accuracy"] == right
     assert objective.count(batch) == len(pairs)
     assert_same_gradients(ours, gradients(model), relative=2e-5)
@@ -161,6 +161,6 @@ def test_a_step_of_preference_moves_apart_what_it_should(world):
         (objective.loss(model, batch).total / len(pairs)).backward()
         optimizer.step()
     after = objective.loss(model, batch)
-    assert float(after.total) / len(pairs) < math.log(2) - 1e-3
+    assert after.total.item() / len(pairs) < math.log(2) - 1e-3
     assert after.sums["margin"] > 0
     assert after.sums["chosen_gain"] > after.sums["rejected_gain"]

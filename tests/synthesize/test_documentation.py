@@ -3,7 +3,6 @@ import warnings
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_helpers import write_documents
 
 from bessemer.synthesize.documentation import (
     argument_names,
@@ -12,6 +11,7 @@ from bessemer.synthesize.documentation import (
     read_documentation,
     read_entries,
 )
+from stage_helpers import write_documents
 
 MODULE_PAGE = """mathlib
 

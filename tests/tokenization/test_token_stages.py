@@ -3,13 +3,13 @@ import random
 
 import numpy as np
 import pytest
-from stage_helpers import artifact, contents, said, stage_context, write_documents
 
 from bessemer.errors import BessemerError
 from bessemer.formats.tokens import read_split
 from bessemer.tokenization.stage import TokenizerConfig, train_tokenizer
 from bessemer.tokenization.tokenizer import load_tokenizer
 from bessemer.tokenization.tokens_stage import TokensConfig, encode_tokens, is_validation
+from stage_helpers import artifact, contents, kill_at_operation, killed, said, stage_context, write_documents
 
 CONFIG = TokensConfig(validation_share=0.25)
 CORPUS = [(f"document-{i}", f"Document {i} says: naïve text, {'again ' * (i % 5)}\n") for i in range(60)]
@@ -78,27 +78,24 @@ def test_a_larger_share_only_adds_held_out_documents():
     assert len(larger) / 4000 == pytest.approx(0.2, abs=0.03)
 
 
-@pytest.mark.parametrize(
-    "left_over",
-    [
-        ("train-00000.index.parquet",),
-        ("train-00000.index.parquet", "train-00000.bin", "validation-00000.index.parquet"),
-        (
-            "train-00000.index.parquet",
-            "train-00000.bin",
-            "validation-00000.index.parquet",
-            "validation-00000.bin",
-        ),
-    ],
-)
-def test_a_killed_stage_continues_to_the_same_bytes(inputs, tmp_path, left_over):
+def test_a_stage_killed_at_any_file_operation_continues_to_the_same_bytes(inputs, tmp_path):
     undisturbed, metrics = encode(inputs, tmp_path / "undisturbed")
-    killed = stage_context(tmp_path / "killed", *inputs)
-    for name in left_over:
-        (killed.output / name).write_bytes((undisturbed.output / name).read_bytes())
-    (killed.output / ".train-00001.bin.partial").write_bytes(b"half")
-    assert encode_tokens(CONFIG, killed) == metrics
-    assert contents(killed.output) == contents(undisturbed.output)
+    num_killed = 0
+    for operation in range(1, 200, 3):
+        work = tmp_path / f"killed-{operation}"
+
+        def run(work=work, operation=operation):
+            context = stage_context(work, *inputs)
+            kill_at_operation(work, operation)
+            encode_tokens(CONFIG, context)
+
+        if not killed(run):
+            break
+        num_killed += 1
+        resumed, again = encode(inputs, work)
+        assert again == metrics
+        assert contents(resumed.output) == contents(undisturbed.output), f"killed at operation {operation}"
+    assert num_killed > 8
 
 
 def test_a_finished_shard_is_not_encoded_again(inputs, tmp_path):

@@ -1,15 +1,14 @@
 import os
 import signal
-import sys
 
 import pytest
 import torch
-from training_helpers import Reports, killed, new_model, plan, run, weights
+from training_helpers import Reports, new_model, plan, run, weights
 
 from bessemer.training.checkpoint import CHECKSUMS, Checkpoints, is_sound
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
+from stage_helpers import kill_at_operation, killed
 
-FILE_OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 STEPS, EVERY = 9, 2
 
 
@@ -26,20 +25,6 @@ def states(optimizers):
             for name, value in sorted(state.items()):
                 found.append((key, name, value.numpy().tobytes()))
     return found
-
-
-def kill_at_operation(folder, number: int) -> None:
-    """Kill this very process just before its n-th file operation below `folder` (PEP 578 events)."""
-    count = 0
-
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal count
-        if event in FILE_OPERATIONS and str(arguments[0]).startswith(str(folder)):
-            count += 1
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
 
 
 def test_what_is_loaded_is_what_was_saved_bit_by_bit(tmp_path):

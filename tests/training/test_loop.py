@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_helpers import assert_same_gradients, tiny_model
 from torch import Tensor
 from training_helpers import Reports, new_model, plain_batch, plan, random_batches, run, weights
 
@@ -12,6 +11,7 @@ from bessemer.objectives.base import LossSum
 from bessemer.training.batches import IGNORE, row_of_conversations, stack_rows
 from bessemer.training.loop import clip_gradients
 from bessemer.training.optimizers import OptimizerConfig
+from model_helpers import assert_same_gradients, tiny_model
 
 
 class Linear:

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from model_helpers import tiny_model
 from torch import nn
 
 from bessemer.training.optimizers import Muon, OptimizerConfig, Optimizers, orthogonalize, split_parameters
+from model_helpers import tiny_model
 
 BAND = (0.65, 1.25)
 """Where singular values end after five steps of the published quintic iteration, rounding included."""
@@ -81,6 +81,18 @@ def test_muons_first_step_is_the_orthogonal_gradient_scaled_for_the_shape():
         Muon([parameter], lr=0.5, momentum=0.95).step()
         expected = -0.5 * max(1.0, rows / columns) ** 0.5 * orthogonalize(gradient.unsqueeze(0))[0]
         torch.testing.assert_close(parameter.detach(), expected, atol=0.02, rtol=0)
+
+
+def test_muon_orthogonalizes_the_nesterov_momentum_of_its_gradients():
+    parameter, momentum = nn.Parameter(torch.zeros(8, 8)), torch.zeros(8, 8)
+    muon = Muon([parameter], lr=1.0, momentum=0.8)
+    for seed in range(4):
+        gradient, before = random_matrices(8, 8, seed=seed), parameter.detach().clone()
+        parameter.grad = gradient.clone()
+        muon.step()
+        momentum = 0.8 * momentum + 0.2 * gradient
+        expected = orthogonalize((0.2 * gradient + 0.8 * momentum).unsqueeze(0))[0]
+        torch.testing.assert_close(before - parameter.detach(), expected, atol=0.02, rtol=0)
 
 
 def test_muons_decay_is_decoupled():

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -53,7 +54,5 @@ def test_no_step_is_ever_without_effect_or_above_the_peak(shape, warmup, decay, 
 def test_the_rate_rises_through_warmup_and_never_after(shape, warmup, num_steps):
     found = factors(num_steps, shape=shape, warmup=warmup, decay=0.4)
     peak = round(warmup * num_steps)
-    assert all(later > earlier for earlier, later in zip(found[:peak], found[1:peak], strict=False))
-    assert all(
-        later <= earlier + 1e-12 for earlier, later in zip(found[peak:], found[peak + 1 :], strict=False)
-    )
+    assert all(later > earlier for earlier, later in pairwise(found[:peak]))
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(found[peak:]))

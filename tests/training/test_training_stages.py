@@ -6,8 +6,6 @@ import signal
 
 import numpy as np
 import pytest
-from stage_helpers import artifact, contents, said, stage_context, write_documents
-from training_helpers import killed
 
 from bessemer.errors import BessemerError
 from bessemer.formats.jsonl import write_jsonl
@@ -21,6 +19,7 @@ from bessemer.training.execute import Cadence
 from bessemer.training.pretrain import PretrainConfig, pretrain
 from bessemer.training.sft import SftConfig, read_conversations, sft
 from bessemer.training.watch import rewind_metrics
+from stage_helpers import artifact, contents, killed, said, stage_context, write_documents
 
 DIAL = ModelDial(depth=1, hidden_size=32, num_attention_heads=2, max_position_embeddings=96)
 OFTEN = Cadence(log=1, check=4, checkpoint=2)

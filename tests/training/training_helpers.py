@@ -1,8 +1,5 @@
 """A tiny run of the training loop: model, plan and folder decide every byte."""
 
-import os
-import signal
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -94,22 +91,3 @@ def run(
 def weights(model: Transformer) -> dict[str, bytes]:
     """Every parameter, bit by bit."""
     return {name: value.detach().numpy().tobytes() for name, value in model.named_parameters()}
-
-
-def killed(work: Callable[[], object]) -> bool:
-    """Do `work` in a forked process; whether it was killed -9 before its end."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise AssertionError("the child did not end")

@@ -41,7 +41,10 @@ class Answer:
 
 def read_questions(path: Path) -> list[Question]:
     """Questions of a file written by the synthesize stage."""
-    return [Question(**row) for row in read_jsonl(path, required=("text", "kind", "group", "key"))]
+    return [
+        Question(**row)
+        for row in read_jsonl(path, required=("text", "kind", "name", "reference", "key", "group"))
+    ]
 
 
 def chat_engine(model: Transformer, tokenizer: Tokenizer) -> Engine:

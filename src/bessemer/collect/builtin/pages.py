@@ -179,7 +179,8 @@ def public_members(module: Any) -> dict[str, Any]:
     That is what `__all__` says; without it, what the module or one of its own submodules defines.
     """
     exported = getattr(module, "__all__", None)
-    own = (module.__name__, None)
+    # A standard module `bisect` may be written in C as `_bisect`.
+    own = (module.__name__, f"_{module.__name__}", None)
     members = {}
     for name in sorted(set(exported if exported is not None else vars(module))):
         value = getattr(module, name, None)

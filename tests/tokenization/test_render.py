@@ -86,7 +86,8 @@ def test_the_last_supervised_token_of_each_answer_is_the_end_of_turn(tokenizer):
 def test_one_conversation_renders_to_the_golden_pairs_of_input_and_target(tokenizer):
     rendered = render(tokenizer, DIALOGUE[:2])
     names = [tokenizer.decode([id], skip_special=False) for id in rendered.token_ids]
-    text = "<|im_start|>user\nWhat is math.gcd?<|im_end|>\n<|im_start|>assistant\nIt returns the gcd.<|im_end|>\n"
+    text = "<|im_start|>user\nWhat is math.gcd?<|im_end|>\n"
+    text += "<|im_start|>assistant\nIt returns the gcd.<|im_end|>\n"
     assert "".join(names) == text
     supervised = "".join(n for n, is_learnt in zip(names, rendered.loss_mask, strict=True) if is_learnt)
     assert supervised == "It returns the gcd.<|im_end|>"
