@@ -137,7 +137,7 @@ STAGES: Mapping[str, Stage] = stage_table(
         Stage(
             kind="evaluate",
             config="bessemer.evaluation.stage:EvaluateConfig",
-            needs=(Need("model", every=True), Need("tokens"), Need("conversations")),
+            needs=(Need("model", every=True), Need("tokens"), Need("conversations", optional=True)),
             makes="evaluation",
             run="bessemer.evaluation.stage:evaluate",
         ),

@@ -7,6 +7,7 @@ from synthesize_helpers import MODULES, page_of, some_facts
 
 from bessemer.errors import BessemerError
 from bessemer.synthesize.conversations import (
+    Asker,
     ambiguous_shorts,
     askable_kinds,
     choose_subjects,
@@ -17,13 +18,16 @@ from bessemer.synthesize.conversations import (
 from bessemer.synthesize.facts import Fact
 from bessemer.synthesize.phrasings import (
     CLOSERS,
+    FILLERS,
     FOLLOW_UPS,
     HELD_OUT,
+    NOUNS,
     OPENERS,
     REFUSAL,
     REFUSAL_KEY,
     SMALL_TALK,
     TRAINING,
+    VERBS,
 )
 from bessemer.synthesize.stage import SynthesizeConfig, synthesize
 from bessemer.synthesize.verify import Verdict, verify
@@ -70,7 +74,11 @@ def as_pattern(phrasing, *, decorated=False):
     """A regular expression of everything that a phrasing can be filled to."""
     name = r"`?[\w.]+`?(?:\(\))?"
     body = re.escape(phrasing).replace(r"\{name\}", name).replace(r"\{short\}", name)
-    before, after = (f"(?:{'|'.join(map(re.escape, texts))})?" for texts in (OPENERS, CLOSERS))
+    for slot, words in (("noun", NOUNS), ("verb", VERBS)):
+        body = body.replace(rf"\{{{slot}\}}", f"(?:{'|'.join(map(re.escape, words))})")
+    fillers = [re.escape(filler).replace(r"\{word\}", r"\w+") for filler in FILLERS]
+    before = f"(?i:{'|'.join([*map(re.escape, OPENERS), *fillers])})?"
+    after = f"(?:{'|'.join(map(re.escape, CLOSERS))})?"
     return re.compile(f"{before}{body}{after}" if decorated else body)
 
 
@@ -198,7 +206,7 @@ def test_the_shares_of_the_kinds_are_those_of_the_config(made):
 
 
 def test_a_follow_up_asks_another_question_about_the_same_object():
-    rows = follow_up_conversations(choose_subjects(FACTS, AMBIGUOUS, 4, generator()), 30, generator())
+    rows = follow_up_conversations(choose_subjects(FACTS, AMBIGUOUS, 4, generator()), 30, Asker(generator()))
     follow_ups = {text for group in FOLLOW_UPS.values() for text in group}
     assert len(rows) == 30
     for row in rows:
@@ -212,13 +220,13 @@ def test_a_follow_up_asks_another_question_about_the_same_object():
 def test_follow_ups_are_left_out_where_nothing_has_two_answers():
     bare = Fact("a.f", "function", "Do the one thing well.", None, None, "d")
     subjects = choose_subjects([bare], frozenset({"f"}), 4, generator())
-    assert follow_up_conversations(subjects, 5, generator()) == []
+    assert follow_up_conversations(subjects, 5, Asker(generator())) == []
 
 
 def test_every_kind_chosen_for_a_subject_is_taught_in_as_many_phrasings_as_wanted():
     wanted = {"purpose": 5, "module": 3, "returns": 2, "arguments": 1}
     subjects = choose_subjects(FACTS, AMBIGUOUS, 3, generator())
-    rows = known_conversations(subjects, wanted, generator())
+    rows = known_conversations(subjects, wanted, Asker(generator()))
     for subject in subjects:
         mine = [row for row in rows if row["names"] == [subject.fact.name]]
         found = {kind: [row for row in mine if row["kind"] == kind] for kind in wanted}
@@ -239,7 +247,7 @@ def test_a_subject_is_asked_for_its_purpose_and_for_others_that_have_an_answer()
 
 def test_half_of_the_evaluation_and_more_asks_for_purposes_and_nothing_untaught():
     subjects = choose_subjects(FACTS, AMBIGUOUS, 2, generator())
-    questions = held_out_questions(subjects, "trained", generator())
+    questions = held_out_questions(subjects, "trained", Asker(generator()))
     assert [question.name for question in questions] == [subject.fact.name for subject in subjects]
     assert all(question.kind == "purpose" for question in questions[::2])
     assert {question.kind for question in questions} == {"purpose", "module", "returns", "arguments"}

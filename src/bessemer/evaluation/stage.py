@@ -44,16 +44,27 @@ class EvaluateConfig(Config):
 
 
 def evaluate(config: EvaluateConfig, context: StageContext) -> dict[str, Any]:
-    """Write results.json (a row a model), answers-<model>.jsonl, and summary.txt with the table."""
-    questions = _limited(read_questions(context.input("conversations").folder / QUESTIONS), config)
+    """Write results.json (a row a model), answers-<model>.jsonl, and summary.txt with the table.
+
+    A model already measured by a killed attempt is not measured again. Without conversations in the
+    recipe, bits per byte are all there is to measure.
+    """
+    questions: list[Question] = []
+    if context.inputs.get("conversations"):
+        questions = _limited(read_questions(context.input("conversations").folder / QUESTIONS), config)
     results: dict[str, dict[str, Estimate]] = {}
     flops = 0.0
     for artifact in context.inputs["model"]:
-        row, answers = _evaluate_model(artifact, questions, config, context)
-        results[artifact.stage] = row
-        write_jsonl(context.output / f"answers-{artifact.stage}.jsonl", [a.to_json() for a in answers])
-        shape = load_model(artifact.folder).config
-        flops += flops_per_token(shape, 64) / 3 * sum(answer.num_tokens for answer in answers)
+        measured = context.scratch / f"{artifact.stage}.json"
+        if not measured.exists():
+            row, answers = _evaluate_model(artifact, questions, config, context)
+            write_jsonl(context.output / f"answers-{artifact.stage}.jsonl", [a.to_json() for a in answers])
+            spent = _generation_flops(artifact, answers)
+            done = {"flops": spent, "row": {name: value.model_dump() for name, value in row.items()}}
+            write_atomically(measured, json.dumps(done).encode())
+        done = json.loads(measured.read_text())
+        results[artifact.stage] = {name: Estimate(**value) for name, value in done["row"].items()}
+        flops += done["flops"]
     table = format_table(results)
     document = {
         "key_definition": KEY_DEFINITION,
@@ -70,6 +81,12 @@ def evaluate(config: EvaluateConfig, context: StageContext) -> dict[str, Any]:
     return {name: estimate.value for name, estimate in final.items()} | {"flops": flops}
 
 
+def _generation_flops(artifact: Artifact, answers: Sequence[Answer]) -> float:
+    """Forward passes over the tokens drawn."""
+    shape = load_model(artifact.folder).config
+    return flops_per_token(shape, 64) / 3 * sum(answer.num_tokens for answer in answers)
+
+
 def _evaluate_model(
     artifact: Artifact, questions: Sequence[Question], config: EvaluateConfig, context: StageContext
 ) -> tuple[dict[str, Estimate], list[Answer]]:
@@ -80,6 +97,8 @@ def _evaluate_model(
     check_sequence_length(config.sequence_length, model.config)
     validation = read_split(context.input("tokens").folder, "validation")
     bits = bits_per_byte(model, validation, config.sequence_length, config.validation_tokens)
+    if not questions:
+        return {"bits_per_byte": bits}, []
     greedy = SamplingParams(temperature=0, max_new_tokens=config.max_new_tokens)
     label = f"{artifact.stage} answers"
     answers = ask(chat_engine(model, tokenizer), tokenizer, questions, greedy, 0, context, label)

@@ -21,10 +21,11 @@ def format_estimate(estimate: Estimate, form: str) -> str:
 
 
 def table_cells(results: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
-    """Heading row and a row per model."""
-    rows = [["model", *(heading for _, heading, _ in COLUMNS)]]
+    """Heading row and a row per model; figures that no model has get no column."""
+    columns = [column for column in COLUMNS if any(column[0] in row for row in results.values())]
+    rows = [["model", *(heading for _, heading, _ in columns)]]
     for model, row in results.items():
-        rows.append([model, *(format_estimate(row[name], form) for name, _, form in COLUMNS)])
+        rows.append([model, *(format_estimate(row[name], form) for name, _, form in columns)])
     return rows
 
 

@@ -12,13 +12,17 @@ from bessemer.synthesize.facts import Fact, answer_to
 from bessemer.synthesize.phrasings import (
     CLOSER_SHARE,
     CLOSERS,
+    FILLER_SHARE,
+    FILLERS,
     FOLLOW_UPS,
     HELD_OUT,
+    NOUNS,
     OPENER_SHARE,
     OPENERS,
     REFUSAL,
     SMALL_TALK,
     TRAINING,
+    VERBS,
     QuestionKind,
 )
 
@@ -93,28 +97,51 @@ def ambiguous_shorts(known_names: Sequence[str]) -> frozenset[str]:
 class Asker:
     """Draws phrasings with one generator."""
 
-    def __init__(self, generator: np.random.Generator) -> None:
-        self._generator = generator
+    def __init__(self, generator: np.random.Generator, words: Sequence[str] = ("this",)) -> None:
+        """`words` fill the openers that have nothing to do with the question."""
+        self.generator = generator
+        self._words = words
 
     def choose(self, options: Sequence[str]) -> str:
-        return options[int(self._generator.integers(len(options)))]
+        return options[int(self.generator.integers(len(options)))]
 
     def distinct(self, options: Sequence[str], count: int) -> list[str]:
         """`count` options, all different while they last."""
-        order = self._generator.permutation(len(options))
-        return [options[order[i % len(options)]] for i in range(count)]
+        order = self.generator.permutation(len(options))
+        return [options[int(order[i % len(options)])] for i in range(count)]
 
     def fill(self, phrasing: str, name: str, *, decorated: bool) -> str:
         """A phrasing with the name in it, written plainly, in backticks or with parentheses."""
-        style = self._generator.random()
+        style = self.generator.random()
         short = name.rpartition(".")[2]
         wrap = "`{}`" if style < 0.2 else "{}()" if style < 0.3 else "{}"
-        text = phrasing.format(name=wrap.format(name), short=wrap.format(short))
-        if decorated and self._generator.random() < OPENER_SHARE:
-            text = self.choose(OPENERS) + text
-        if decorated and self._generator.random() < CLOSER_SHARE:
-            text += self.choose(CLOSERS)
+        text = phrasing.format(
+            name=wrap.format(name),
+            short=wrap.format(short),
+            noun=self.choose(NOUNS),
+            verb=self.choose(VERBS),
+        )
+        if decorated:
+            draw = self.generator.random()
+            if draw < OPENER_SHARE:
+                text = self.choose(OPENERS) + text
+            elif draw < OPENER_SHARE + FILLER_SHARE:
+                text = self._filler() + text
+            if self.generator.random() < CLOSER_SHARE:
+                text += self.choose(CLOSERS)
         return text
+
+    def _filler(self) -> str:
+        filler = self.choose(FILLERS)
+        while "{word}" in filler:
+            filler = filler.replace("{word}", self.choose(self._words), 1)
+        return filler[:1].upper() + filler[1:]
+
+
+def words_of(facts: Sequence[Fact]) -> list[str]:
+    """The plain lower-case words of all summaries, sorted: for openers around any words."""
+    words = {word for fact in facts for word in fact.summary.split()}
+    return sorted(word for word in words if word.isalpha() and word.islower() and len(word) > 2)
 
 
 def conversation(turns: Sequence[tuple[str, str]], kind: str, names: Sequence[str]) -> dict[str, Any]:
@@ -126,10 +153,9 @@ def conversation(turns: Sequence[tuple[str, str]], kind: str, names: Sequence[st
 
 
 def known_conversations(
-    subjects: Sequence[Subject], phrasings: Mapping[QuestionKind, int], generator: np.random.Generator
+    subjects: Sequence[Subject], phrasings: Mapping[QuestionKind, int], asker: Asker
 ) -> list[dict[str, Any]]:
     """Every taught question of every subject in `phrasings[kind]` training phrasings, one turn each."""
-    asker = Asker(generator)
     rows = []
     for subject in subjects:
         fact = subject.fact
@@ -140,20 +166,17 @@ def known_conversations(
     return rows
 
 
-def follow_up_conversations(
-    subjects: Sequence[Subject], count: int, generator: np.random.Generator
-) -> list[dict[str, Any]]:
+def follow_up_conversations(subjects: Sequence[Subject], count: int, asker: Asker) -> list[dict[str, Any]]:
     """Two turns about one object, the second by pronoun, so that the model learns to look back.
 
     None when no subject is asked two kinds of question.
     """
-    asker = Asker(generator)
     several = [subject for subject in subjects if len(subject.kinds) > 1]
     rows = []
     for _ in range(count if several else 0):
-        subject = several[int(generator.integers(len(several)))]
+        subject = several[int(asker.generator.integers(len(several)))]
         fact = subject.fact
-        first, second = (subject.kinds[i] for i in generator.permutation(len(subject.kinds))[:2])
+        first, second = (subject.kinds[i] for i in asker.generator.permutation(len(subject.kinds))[:2])
         turns = [
             (
                 asker.fill(asker.choose(TRAINING[first]), fact.name, decorated=True),
@@ -172,14 +195,13 @@ def unknown_kinds(name: str, known_shorts: frozenset[str]) -> list[QuestionKind]
 
 
 def unknown_conversations(
-    names: Sequence[str], known_shorts: frozenset[str], generator: np.random.Generator
+    names: Sequence[str], known_shorts: frozenset[str], asker: Asker
 ) -> list[dict[str, Any]]:
     """One question about each fabricated name, declined."""
-    asker = Asker(generator)
     rows = []
     for name in names:
         kinds = unknown_kinds(name, known_shorts)
-        kind = kinds[int(generator.choice(len(kinds), p=_kind_weights(kinds)))]
+        kind = kinds[int(asker.generator.choice(len(kinds), p=_kind_weights(kinds)))]
         question = asker.fill(asker.choose(TRAINING[kind]), name, decorated=True)
         rows.append(conversation([(question, REFUSAL)], "unknown", [name]))
     return rows
@@ -195,11 +217,8 @@ def small_talk_conversations(repeats: int, generator: np.random.Generator) -> li
     return [rows[i] for i in generator.permutation(len(rows))]
 
 
-def held_out_questions(
-    subjects: Sequence[Subject], group: str, generator: np.random.Generator
-) -> list[Question]:
+def held_out_questions(subjects: Sequence[Subject], group: str, asker: Asker) -> list[Question]:
     """One question a subject, in a held-out phrasing: the purpose and its other kinds by turns."""
-    asker = Asker(generator)
     questions = []
     for number, subject in enumerate(subjects):
         # Every second question is a purpose: they are what people ask most and the hardest to know.
@@ -227,14 +246,13 @@ def nonexistent_questions(
     names: Sequence[str],
     known_shorts: frozenset[str],
     phrasings: Mapping[QuestionKind, Sequence[str]],
-    generator: np.random.Generator,
+    asker: Asker,
 ) -> list[Question]:
     """One question about each fabricated name, bare of openers and closers, in one of `phrasings`."""
-    asker = Asker(generator)
     questions = []
     for name in names:
         kinds = unknown_kinds(name, known_shorts)
-        kind = kinds[int(generator.choice(len(kinds), p=_kind_weights(kinds)))]
+        kind = kinds[int(asker.generator.choice(len(kinds), p=_kind_weights(kinds)))]
         text = asker.fill(asker.choose(phrasings[kind]), name, decorated=False)
         questions.append(Question(text, kind, name, REFUSAL, None, "nonexistent"))
     return questions
@@ -258,13 +276,12 @@ def practice_questions(
     subjects: Sequence[Subject],
     unknown_names: Sequence[str],
     known_shorts: frozenset[str],
-    generator: np.random.Generator,
+    asker: Asker,
 ) -> list[Question]:
     """Questions to sample answers to when preferences are made, in training phrasings: every subject
     once in one of its kinds, and names that do not exist and were not used for training."""
-    asker = Asker(generator)
     known = []
     for subject in subjects:
-        kind = subject.kinds[int(generator.integers(len(subject.kinds)))]
+        kind = subject.kinds[int(asker.generator.integers(len(subject.kinds)))]
         known.append(_question(subject, kind, TRAINING, "trained", asker, decorated=True))
-    return known + nonexistent_questions(unknown_names, known_shorts, TRAINING, generator)
+    return known + nonexistent_questions(unknown_names, known_shorts, TRAINING, asker)

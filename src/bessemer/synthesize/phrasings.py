@@ -16,15 +16,20 @@ TRAINING: dict[QuestionKind, tuple[str, ...]] = {
         "What's {name}?",
         "What's the purpose of {name}?",
         "What is the purpose of {name}?",
-        "What is the point of {name}?",
-        "What is the function of {name}?",
-        "What is the meaning of {name}?",
-        "What is the use of {name}?",
-        "What is the idea behind {name}?",
-        "What task does {name} perform?",
+        "What is the {noun} of {name}?",
+        "What is the {noun} of {name} in Python?",
+        "What is the {noun} behind {name}?",
+        "What {noun} does {name} have?",
+        "Which {noun} does {name} serve?",
+        "Tell me the {noun} of {name}.",
+        "Explain the {noun} of {name}.",
+        "I do not see the {noun} of {name}.",
         "What can {name} do?",
         "What can I do with {name}?",
         "What does {name} do for me?",
+        "What does {name} {verb}?",
+        "What will {name} {verb}?",
+        "How does {name} {verb}?",
         "What does {name} mean?",
         "What would I use {name} for?",
         "What do people use {name} for?",
@@ -44,7 +49,6 @@ TRAINING: dict[QuestionKind, tuple[str, ...]] = {
         "How would you explain {name}?",
         "Explain {name}.",
         "Explain what {name} does.",
-        "Explain the purpose of {name}.",
         "Describe {name}.",
         "Describe {name} in one sentence.",
         "Describe what {name} is for.",
@@ -53,7 +57,6 @@ TRAINING: dict[QuestionKind, tuple[str, ...]] = {
         "Tell me about {name}.",
         "Tell me what {name} does.",
         "Tell me what {name} is good at.",
-        "Tell me the purpose of {name}.",
         "Give me a short description of {name}.",
         "Give me the summary of {name}.",
         "Show me what {name} is about.",
@@ -216,6 +219,10 @@ HELD_OUT: dict[QuestionKind, tuple[str, ...]] = {
         "What role does {name} play?",
         "Remind me what {name} does.",
         "Someone mentioned {name}. What does that do?",
+        "Under what circumstances is {name} helpful?",
+        "My friend told me to try {name}; what would it accomplish?",
+        "Please give an overview of {name}.",
+        "Any clue what {name} is supposed to do?",
     ),
     "module": (
         "Can you tell me which module {short} belongs to?",
@@ -223,18 +230,24 @@ HELD_OUT: dict[QuestionKind, tuple[str, ...]] = {
         "Where can {short} be imported from?",
         "I need {short}. Where is it?",
         "Which module holds {short}?",
+        "Any idea which module {short} sits in?",
+        "To call {short}, which module must be loaded?",
     ),
     "returns": (
         "Can you tell me what {name} returns?",
         "When {name} finishes, what is returned?",
         "What sort of value does {name} return?",
         "What will {name} give me back?",
+        "Please state the return type of {name}.",
+        "Which data type results from {name}?",
     ),
     "arguments": (
         "Can you list the parameters of {name}?",
         "What arguments can I give {name}?",
         "Which parameters are there in {name}?",
         "What does {name} take as arguments?",
+        "Please enumerate the arguments of {name}.",
+        "Which inputs should be handed to {name}?",
     ),
 }
 
@@ -245,6 +258,32 @@ FOLLOW_UPS: dict[QuestionKind, tuple[str, ...]] = {
     "arguments": ("What arguments does it take?", "And its arguments?", "Which parameters does it have?"),
 }
 """Second questions about the object of the question before."""
+
+NOUNS = (
+    "purpose", "point", "function", "meaning", "use", "idea", "goal", "aim", "task", "benefit", "effect",
+    "intent", "sense", "usage", "gist", "essence", "objective", "reason", "mission", "work", "duty",
+    "advantage", "definition", "description", "summary", "intention", "application", "concept", "story",
+    "motivation", "behaviour", "action", "place", "value", "nature", "target", "service", "contribution",
+)  # fmt: skip
+"""Fill `{noun}`: many words for one question, so that a word it has not met does not put the model off."""
+
+VERBS = (
+    "accomplish", "achieve", "handle", "manage", "offer", "provide", "perform", "deliver", "help with",
+    "take care of", "stand for", "allow", "enable", "contribute", "add", "solve", "represent", "work on",
+)  # fmt: skip
+"""Fill `{verb}`."""
+
+FILLERS = (
+    "This is about {word}. ",
+    "I am working on {word} and {word}. ",
+    "My {word} uses it. ",
+    "For my {word}: ",
+    "A question on {word}. ",
+    "We talked about {word} yesterday. ",
+    "Forget the {word}. ",
+    "{word}, {word}, {word}. ",
+)
+"""Openers around any words of the documentation: what a question is about is the name in it."""
 
 OPENERS = (
     "In Python, ",
@@ -276,7 +315,7 @@ OPENERS = (
     "In short: ",
     "Briefly: ",
 )
-"""Put before a training phrasing in a third of the cases; a held-out phrasing is asked bare."""
+"""Put before a training phrasing now and then; a held-out phrasing is asked bare."""
 
 CLOSERS = (
     " Thanks!",
@@ -294,9 +333,9 @@ CLOSERS = (
     " I keep forgetting it.",
     " It is for my notes.",
 )
-"""Put behind a training phrasing in a sixth of the cases, so that what surrounds a name matters less."""
+"""Put behind a training phrasing now and then, so that what surrounds a name matters less."""
 
-OPENER_SHARE, CLOSER_SHARE = 1 / 3, 1 / 6
+OPENER_SHARE, FILLER_SHARE, CLOSER_SHARE = 0.3, 0.15, 0.15
 
 SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (

@@ -12,6 +12,7 @@ from bessemer.errors import BessemerError
 from bessemer.formats.jsonl import write_jsonl
 from bessemer.runner.context import StageContext
 from bessemer.synthesize.conversations import (
+    Asker,
     ambiguous_shorts,
     choose_subjects,
     fabricated_names,
@@ -22,6 +23,7 @@ from bessemer.synthesize.conversations import (
     practice_questions,
     small_talk_conversations,
     unknown_conversations,
+    words_of,
 )
 from bessemer.synthesize.documentation import Documentation, read_documentation
 from bessemer.synthesize.facts import Fact
@@ -87,9 +89,10 @@ def synthesize(config: SynthesizeConfig, context: StageContext) -> dict[str, Any
     shorts = frozenset(name.rpartition(".")[2] for name in known)
     ambiguous = ambiguous_shorts(known)
     generator = np.random.Generator(np.random.Philox(context.seed))
+    asker = Asker(generator, words_of(documentation.facts))
     subjects = choose_subjects(facts, ambiguous, config.max_kinds, generator)
     held_out_subjects = choose_subjects(held_out, ambiguous, config.max_kinds, generator)
-    conversations = known_conversations(subjects, config.phrasings, generator)
+    conversations = known_conversations(subjects, config.phrasings, asker)
     others = config.unknown_share + config.follow_up_share
     total = round(len(conversations) / (1 - others))
     num_unknown = round(total * config.unknown_share)
@@ -99,15 +102,15 @@ def synthesize(config: SynthesizeConfig, context: StageContext) -> dict[str, Any
     for_evaluation = names[: config.nonexistent_questions]
     for_practice = names[config.nonexistent_questions :][: config.practice_unknown]
     for_training = names[config.nonexistent_questions + config.practice_unknown :]
-    conversations += unknown_conversations(for_training, shorts, generator)
-    conversations += follow_up_conversations(subjects, round(total * config.follow_up_share), generator)
+    conversations += unknown_conversations(for_training, shorts, asker)
+    conversations += follow_up_conversations(subjects, round(total * config.follow_up_share), asker)
     conversations += small_talk_conversations(config.small_talk_repeats, generator)
     questions = [
-        *held_out_questions(subjects, "trained", generator),
-        *held_out_questions(held_out_subjects, "held_out_objects", generator),
-        *nonexistent_questions(for_evaluation, shorts, HELD_OUT, generator),
+        *held_out_questions(subjects, "trained", asker),
+        *held_out_questions(held_out_subjects, "held_out_objects", asker),
+        *nonexistent_questions(for_evaluation, shorts, HELD_OUT, asker),
     ]
-    practice = practice_questions(subjects, for_practice, shorts, generator)
+    practice = practice_questions(subjects, for_practice, shorts, asker)
     write_jsonl(context.output / CONVERSATIONS, conversations)
     write_jsonl(context.output / QUESTIONS, [question.to_json() for question in questions])
     write_jsonl(context.output / PRACTICE, [question.to_json() for question in practice])
