@@ -41,7 +41,7 @@ test-all: setup-dev ## The tests, slow ones too
 lint: setup-dev ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: setup-dev ## Let ruff put the code in shape
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""The whole flow through the command line: pages to an exported model, killed in every stage, damaged inputs."""
+"""The whole flow through the command line: every stage, killed in every stage, on damaged inputs."""
 
 import gzip
 import json
@@ -23,9 +23,11 @@ from bessemer.tokenization.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "recipes/tiny.yaml"
-STAGES = (
-    "collect curate tokenizer tokens base synthesize sft prefer dpo evaluate export".split()
-)  # in the recipe's order
+STAGES = [
+    *("collect", "curate", "tokenizer", "tokens", "base", "synthesize"),
+    *("sft", "prefer", "dpo", "evaluate", "export"),
+]
+"""In the recipe's order."""
 
 # One thread: two test workers on two cores would otherwise spin against each other.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}

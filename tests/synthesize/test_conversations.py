@@ -74,6 +74,7 @@ def as_pattern(phrasing, *, decorated=False):
     """A regular expression of everything that a phrasing can be filled to."""
     name = r"`?[\w.]+`?(?:\(\))?"
     body = re.escape(phrasing).replace(r"\{name\}", name).replace(r"\{short\}", name)
+    body = body.replace(r"\{word\}", r"[a-z]+")
     for slot, words in (("noun", NOUNS), ("verb", VERBS)):
         body = body.replace(rf"\{{{slot}\}}", f"(?:{'|'.join(map(re.escape, words))})")
     fillers = [re.escape(filler).replace(r"\{word\}", r"\w+") for filler in FILLERS]

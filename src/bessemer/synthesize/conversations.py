@@ -115,7 +115,7 @@ class Asker:
         style = self.generator.random()
         short = name.rpartition(".")[2]
         wrap = "`{}`" if style < 0.2 else "{}()" if style < 0.3 else "{}"
-        text = phrasing.format(
+        text = self._with_words(phrasing).format(
             name=wrap.format(name),
             short=wrap.format(short),
             noun=self.choose(NOUNS),
@@ -126,22 +126,17 @@ class Asker:
             if draw < OPENER_SHARE:
                 text = self.choose(OPENERS) + text
             elif draw < OPENER_SHARE + FILLER_SHARE:
-                text = self._filler() + text
+                opener = self._with_words(self.choose(FILLERS))
+                text = opener[:1].upper() + opener[1:] + text
             if self.generator.random() < CLOSER_SHARE:
                 text += self.choose(CLOSERS)
         return text
 
-    def _filler(self) -> str:
-        filler = self.choose(FILLERS)
-        while "{word}" in filler:
-            filler = filler.replace("{word}", self.choose(self._words), 1)
-        return filler[:1].upper() + filler[1:]
-
-
-def words_of(facts: Sequence[Fact]) -> list[str]:
-    """The plain lower-case words of all summaries, sorted: for openers around any words."""
-    words = {word for fact in facts for word in fact.summary.split()}
-    return sorted(word for word in words if word.isalpha() and word.islower() and len(word) > 2)
+    def _with_words(self, text: str) -> str:
+        """`text` with a fresh word in each `{word}`."""
+        while "{word}" in text:
+            text = text.replace("{word}", self.choose(self._words), 1)
+        return text
 
 
 def conversation(turns: Sequence[tuple[str, str]], kind: str, names: Sequence[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ Documents of any other shape give no facts, and are no error.
 import ast
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ _CLASS_LINE = re.compile(r"(?:\w+ = )?class (\w+)\(.*\)")
 _HEADINGS = frozenset({"Classes", "Functions", "Methods", "Properties", "Data"})
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'`(])")
 _NUMPY_RETURNS = re.compile(r"^Returns\n-+\n(?:\w+ : )?([^\n]+)", re.MULTILINE)
+_PLAIN_WORD = re.compile(r"(?<![\w.`'\"-])[a-z]{2,14}(?![\w`'\"(=-])")
+_MIN_WORD_DOCUMENTS = 2
 _MIN_SUMMARY_WORDS = 3
 _MIN_SUMMARY_CHARACTERS = 15
 _MAX_RETURNS_CHARACTERS = 30
@@ -41,6 +44,8 @@ class Documentation:
     """Every qualified name with an entry, usable or not: a question about one is never declined."""
     facts: list[Fact]
     """The names whose entries are short and plain enough to ask about; sorted by name."""
+    words: list[str]
+    """Lower-case words that several documents use, sorted."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,10 @@ def read_documentation(folder: Path, max_summary_characters: int, max_arguments:
     """All names and usable facts of a documents artifact; of two pages about one name the first wins."""
     names: dict[str, None] = {}
     facts: dict[str, Fact] = {}
+    words: Counter[str] = Counter()
     for batch in read_documents(folder, columns=["id", "text"]):
         for id, text in zip(batch.column("id").to_pylist(), batch.column("text").to_pylist(), strict=True):
+            words.update(set(_PLAIN_WORD.findall(text)))
             for entry in read_entries(text):
                 if entry.name in names:
                     continue
@@ -71,7 +78,8 @@ def read_documentation(folder: Path, max_summary_characters: int, max_arguments:
                 fact = fact_of(entry, id, max_summary_characters, max_arguments)
                 if fact is not None:
                     facts[entry.name] = fact
-    return Documentation(sorted(names), [facts[name] for name in sorted(facts)])
+    common = sorted(word for word, count in words.items() if count >= _MIN_WORD_DOCUMENTS)
+    return Documentation(sorted(names), [facts[name] for name in sorted(facts)], common)
 
 
 def read_entries(text: str) -> Iterator[Entry]:

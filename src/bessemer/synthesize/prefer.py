@@ -14,8 +14,9 @@ from bessemer.model.config import flops_per_token
 from bessemer.model.folder import load_model
 from bessemer.runner.context import StageContext
 from bessemer.synthesize.conversations import Question
+from bessemer.synthesize.phrasings import REFUSAL
 from bessemer.synthesize.stage import PRACTICE
-from bessemer.synthesize.verify import Verdict
+from bessemer.synthesize.verify import Verdict, is_refusal
 from bessemer.tokenization.tokenizer import load_tokenizer
 from bessemer.training.execute import best_device
 
@@ -34,6 +35,9 @@ class PreferConfig(Config):
     """Longest answer in tokens."""
     pairs_per_question: int = Field(default=2, ge=1)
     """At most this many pairs from one question."""
+    balance_refusals: bool = True
+    """Add pairs of a right answer over a refusal until they are as many as those that prefer a refusal;
+    without them the lesson of the pairs would be to refuse more."""
     reference_when_none_right: bool = True
     """When no sampled answer is right, the documentation's own stands in as the chosen one."""
 
@@ -50,6 +54,7 @@ def prefer(config: PreferConfig, context: StageContext) -> dict[str, Any]:
     sampling = SamplingParams(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
     counts = {"sampled": 0, "right": 0, "tokens": 0}
     rows: list[dict[str, Any]] = []
+    contrasts: list[dict[str, Any]] = []
     for start in range(0, len(questions), _CHUNK):
         part = context.scratch / f"answers-{start:08}.jsonl"
         if not part.exists():
@@ -60,6 +65,7 @@ def prefer(config: PreferConfig, context: StageContext) -> dict[str, Any]:
             done = [
                 {
                     "pairs": pair(answers[i : i + config.samples], config, context.stage),
+                    "contrast": over_refusal(answers[i : i + config.samples], context.stage),
                     "right": sum(a.judged.verdict is Verdict.RIGHT for a in answers[i : i + config.samples]),
                     "tokens": sum(a.num_tokens for a in answers[i : i + config.samples]),
                 }
@@ -68,6 +74,7 @@ def prefer(config: PreferConfig, context: StageContext) -> dict[str, Any]:
             write_jsonl(part, done)
         for row in read_jsonl(part):
             rows += row["pairs"]
+            contrasts += row["contrast"]
             counts["sampled"] += config.samples
             counts["right"] += row["right"]
             counts["tokens"] += row["tokens"]
@@ -76,6 +83,8 @@ def prefer(config: PreferConfig, context: StageContext) -> dict[str, Any]:
             f"every one of {counts['sampled']:,} sampled answers was right: there is nothing to prefer. "
             "Leave out prefer and dpo, or raise prefer.temperature"
         )
+    if config.balance_refusals:
+        rows += balancing(rows, contrasts)
     write_jsonl(context.output / PREFERENCES, rows)
     context.say(
         f"{len(rows):,} pairs from {counts['sampled']:,} answers to {len(questions):,} questions, "
@@ -108,19 +117,41 @@ def pair(answers: Sequence[Answer], config: PreferConfig, stage: str) -> list[di
         return []
     distinct = {a.text: a for a in wrong if a.text != chosen}
     return [
-        _row(question, chosen, chosen_source, rejected, stage)
+        _row(question, chosen, chosen_source, rejected.text, rejected.judged.reason, stage)
         for rejected in list(distinct.values())[: config.pairs_per_question]
     ]
 
 
-def _row(question: Question, chosen: str, chosen_source: str, rejected: Answer, stage: str) -> dict[str, Any]:
+def over_refusal(answers: Sequence[Answer], stage: str) -> list[dict[str, Any]]:
+    """A right answer over the refusal, for a question whose sampled answers were all right."""
+    question = answers[0].question
+    if question.key is None or any(a.judged.verdict is not Verdict.RIGHT or not a.ended for a in answers):
+        return []
+    return [
+        _row(
+            question, answers[0].text, "sampled", REFUSAL, "declines although the documentation knows", stage
+        )
+    ]
+
+
+def balancing(rows: Sequence[dict[str, Any]], contrasts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many contrasts, evenly spaced, as pairs that prefer a refusal outnumber those that reject one."""
+    for_refusal = sum(is_refusal(row["chosen"][0]["content"]) for row in rows)
+    against_refusal = sum(is_refusal(row["rejected"][0]["content"]) for row in rows)
+    count = min(max(0, for_refusal - against_refusal), len(contrasts))
+    return [contrasts[i * len(contrasts) // count] for i in range(count)]
+
+
+def _row(
+    question: Question, chosen: str, chosen_source: str, rejected: str, reason: str, stage: str
+) -> dict[str, Any]:
     return {
         "prompt": [{"role": "user", "content": question.text}],
         "chosen": [{"role": "assistant", "content": chosen}],
-        "rejected": [{"role": "assistant", "content": rejected.text}],
+        "rejected": [{"role": "assistant", "content": rejected}],
         "kind": question.group if question.key is None else question.kind,
         "name": question.name,
         "chosen_source": chosen_source,
-        "rejected_reason": rejected.judged.reason,
+        "rejected_reason": reason,
         "annotator": f"verifier, answers sampled by {stage}",
     }

@@ -23,7 +23,6 @@ from bessemer.synthesize.conversations import (
     practice_questions,
     small_talk_conversations,
     unknown_conversations,
-    words_of,
 )
 from bessemer.synthesize.documentation import Documentation, read_documentation
 from bessemer.synthesize.facts import Fact
@@ -89,7 +88,7 @@ def synthesize(config: SynthesizeConfig, context: StageContext) -> dict[str, Any
     shorts = frozenset(name.rpartition(".")[2] for name in known)
     ambiguous = ambiguous_shorts(known)
     generator = np.random.Generator(np.random.Philox(context.seed))
-    asker = Asker(generator, words_of(documentation.facts))
+    asker = Asker(generator, documentation.words or ("this",))
     subjects = choose_subjects(facts, ambiguous, config.max_kinds, generator)
     held_out_subjects = choose_subjects(held_out, ambiguous, config.max_kinds, generator)
     conversations = known_conversations(subjects, config.phrasings, asker)
