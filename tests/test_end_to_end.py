@@ -170,7 +170,8 @@ def test_damaged_inputs_are_counted_and_ledgered_and_never_a_crash(tmp_path: Pat
     (tmp_path / "cut.warc.gz").write_bytes(gzip.compress(record + b"text " * 1000)[:-40])
     recipe = tmp_path / "damaged.yaml"
     recipe.write_text(
-        f"name: damaged\nstages:\n  - collect: {{path: [{pages}, {tmp_path / 'cut.warc.gz'}]}}\n  - curate\n"
+        f"name: damaged\nstages:\n  - collect: {{path: [{pages}, {tmp_path / 'cut.warc.gz'}]}}\n"
+        "  - curate: {rules: {gopher.duplicate_*: off, gopher.top_*: off}}\n"
     )
     bessemer("run", recipe, "--runs-folder", tmp_path / "runs")
     ledger = pl.read_parquet(tmp_path / "runs/damaged/curate/ledger-*.parquet")

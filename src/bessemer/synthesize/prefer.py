@@ -35,9 +35,9 @@ class PreferConfig(Config):
     """Longest answer in tokens."""
     pairs_per_question: int = Field(default=2, ge=1)
     """At most this many pairs from one question."""
-    balance_refusals: bool = True
-    """Add pairs of a right answer over a refusal until they are as many as those that prefer a refusal;
-    without them the lesson of the pairs would be to refuse more."""
+    balance_refusals: float = Field(default=0.75, ge=0, le=1)
+    """Add pairs of a right answer over a refusal until those that reject a refusal make up this share of
+    those that prefer one; with 0 the lesson of the pairs is mostly to refuse more."""
     reference_when_none_right: bool = True
     """When no sampled answer is right, the documentation's own stands in as the chosen one."""
 
@@ -83,8 +83,7 @@ def prefer(config: PreferConfig, context: StageContext) -> dict[str, Any]:
             f"every one of {counts['sampled']:,} sampled answers was right: there is nothing to prefer. "
             "Leave out prefer and dpo, or raise prefer.temperature"
         )
-    if config.balance_refusals:
-        rows += balancing(rows, contrasts)
+    rows += balancing(rows, contrasts, config.balance_refusals)
     write_jsonl(context.output / PREFERENCES, rows)
     context.say(
         f"{len(rows):,} pairs from {counts['sampled']:,} answers to {len(questions):,} questions, "
@@ -134,11 +133,13 @@ def over_refusal(answers: Sequence[Answer], stage: str) -> list[dict[str, Any]]:
     ]
 
 
-def balancing(rows: Sequence[dict[str, Any]], contrasts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As many contrasts, evenly spaced, as pairs that prefer a refusal outnumber those that reject one."""
+def balancing(
+    rows: Sequence[dict[str, Any]], contrasts: Sequence[dict[str, Any]], share: float
+) -> list[dict[str, Any]]:
+    """Contrasts, evenly spaced, until pairs that reject a refusal are `share` of those that prefer one."""
     for_refusal = sum(is_refusal(row["chosen"][0]["content"]) for row in rows)
     against_refusal = sum(is_refusal(row["rejected"][0]["content"]) for row in rows)
-    count = min(max(0, for_refusal - against_refusal), len(contrasts))
+    count = min(max(0, round(share * for_refusal) - against_refusal), len(contrasts))
     return [contrasts[i * len(contrasts) // count] for i in range(count)]
 
 

@@ -1,5 +1,6 @@
 """The synthesize stage: questions and answers by rule from the curated documentation."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -88,7 +89,7 @@ def synthesize(config: SynthesizeConfig, context: StageContext) -> dict[str, Any
     shorts = frozenset(name.rpartition(".")[2] for name in known)
     ambiguous = ambiguous_shorts(known)
     generator = np.random.Generator(np.random.Philox(context.seed))
-    asker = Asker(generator, documentation.words or ("this",))
+    asker = Asker(generator, _filling_words(documentation))
     subjects = choose_subjects(facts, ambiguous, config.max_kinds, generator)
     held_out_subjects = choose_subjects(held_out, ambiguous, config.max_kinds, generator)
     conversations = known_conversations(subjects, config.phrasings, asker)
@@ -130,6 +131,14 @@ def synthesize(config: SynthesizeConfig, context: StageContext) -> dict[str, Any
         "questions": len(questions),
         **{f"conversations_{kind}": count for kind, count in sorted(kinds.items())},
     }
+
+
+def _filling_words(documentation: Documentation) -> list[str]:
+    """Words for `{word}`: those of the corpus but for those of the held-out phrasings, which stay new."""
+    held_out = {
+        word.lower() for group in HELD_OUT.values() for text in group for word in re.findall(r"\w+", text)
+    }
+    return [word for word in documentation.words if word not in held_out] or ["this"]
 
 
 def _choose(
