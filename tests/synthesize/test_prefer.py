@@ -3,7 +3,7 @@ import pytest
 from bessemer.evaluation.answers import Answer
 from bessemer.synthesize.conversations import Question
 from bessemer.synthesize.phrasings import REFUSAL
-from bessemer.synthesize.prefer import PreferConfig, pair
+from bessemer.synthesize.prefer import PreferConfig, balancing, over_refusal, pair
 from bessemer.synthesize.verify import verify
 
 KNOWN = Question(
@@ -78,3 +78,27 @@ def test_a_pair_never_has_two_equal_sides():
     """A reference that the key does not accept could meet itself among the sampled answers."""
     odd = Question("?", "purpose", "a.b", "Something else.", "the key", "trained")
     assert pairs(["Something else.", "Something else."], odd) == []
+
+
+def row(chosen, rejected):
+    return {"chosen": [{"content": chosen}], "rejected": [{"content": rejected}]}
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.5, 1), (0.75, 2), (1.0, 3)])
+def test_contrasts_are_added_until_they_are_the_asked_share(share, expected):
+    rows = [*[row(REFUSAL, "Made up.")] * 4, row(RIGHT, REFUSAL), row(RIGHT, "Wrong.")]
+    contrasts = [row(f"right {i}", REFUSAL) for i in range(10)]
+    added = balancing(rows, contrasts, share)
+    assert len(added) == expected
+    assert len({r["chosen"][0]["content"] for r in added}) == expected
+
+
+def test_only_a_question_that_was_always_answered_rightly_gives_a_contrast():
+    def contrast(texts, question=KNOWN):
+        return over_refusal(
+            [Answer(question, text, 5, True, verify(text, question.key)) for text in texts], "sft"
+        )
+
+    assert sides(contrast([RIGHT, ALSO_RIGHT])) == [(RIGHT, REFUSAL)]
+    assert contrast([RIGHT, "Wrong."]) == []
+    assert contrast([REFUSAL, REFUSAL], UNKNOWN) == []
