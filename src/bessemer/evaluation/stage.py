@@ -75,7 +75,7 @@ def evaluate(config: EvaluateConfig, context: StageContext) -> dict[str, Any]:
     }
     write_atomically(context.output / RESULTS, json.dumps(document, indent=2).encode() + b"\n")
     write_atomically(context.output / "summary.txt", f"{table}\n\n{KEY_DEFINITION}\n".encode())
-    for line in table.splitlines():
+    for line in [*table.splitlines(), *([KEY_DEFINITION] if questions else [])]:
         context.say(line)
     final = results[context.inputs["model"][-1].stage]
     return {name: estimate.value for name, estimate in final.items()} | {"flops": flops}

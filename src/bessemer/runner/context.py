@@ -5,6 +5,7 @@ files under `context.output`, may keep half-done work under `context.scratch` (i
 until the stage completes), and returns a flat dict of numbers for the manifest.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,5 @@ class StageContext:
 
 def append_metrics(path: Path, row: Metrics) -> None:
     """Append one JSON line."""
-    import json
-
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -89,8 +90,6 @@ def is_sound(folder: Path) -> bool:
 
 def _materialize(optimizer: Any) -> None:
     """Make an optimizer allocate its state, with a step of zero length, so that it can be loaded into."""
-    import torch
-
     rates = [group["lr"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:
         group["lr"] = 0.0

@@ -1,6 +1,7 @@
 """The dpo stage: the model moves towards chosen answers and away from rejected ones."""
 
 import math
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,8 +198,6 @@ def reference_log_probabilities(
 
 
 def _npy_bytes(array: np.ndarray) -> bytes:
-    from io import BytesIO
-
     buffer = BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
