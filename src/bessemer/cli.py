@@ -145,10 +145,10 @@ def chat(model: Model, runs_folder: RunsFolder = RUNS_FOLDER) -> None:
 @app.command()
 def export(
     model: Model,
-    to: Annotated[str, typer.Option("--to", metavar="FOLDER|FORMAT", help="Where to, or what into.")],
+    to: Annotated[str, typer.Option("--to", metavar="FOLDER", help="Where to.")],
     runs_folder: RunsFolder = RUNS_FOLDER,
 ) -> None:
-    """Copy a model out of its run, checked, or convert it."""
+    """Copy a model out of its run, checked."""
     typer.echo(imported("bessemer.export.command:export_model")(find_model(model, runs_folder), to))
 
 

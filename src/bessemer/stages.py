@@ -129,7 +129,7 @@ STAGES: Mapping[str, Stage] = stage_table(
         Stage(
             kind="dpo",
             config="bessemer.training.dpo:DpoConfig",
-            needs=(Need("model"), Need("preferences"), Need("conversations")),
+            needs=(Need("model"), Need("preferences")),
             makes="model",
             run="bessemer.training.dpo:dpo",
         ),

@@ -27,10 +27,14 @@ def is_public(address: str) -> bool:
             return is_public(str(embedded))
         if ip in _NAT64:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if any(ip in network for network in _LOCAL_TRANSLATIONS):
+            return False
     return ip.is_global and not ip.is_multicast
 
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Forms of IPv4 that a local translator may turn into any address (RFC 4291, 2765 and 8215).
+_LOCAL_TRANSLATIONS = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48")))
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):

@@ -1,6 +1,7 @@
 """Which local files a collect stage reads, what kind each is, and what each is called in the corpus."""
 
 import glob
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class SourceFile:
     @property
     def uri(self) -> str:
         """`file:` and the name, percent-encoded."""
-        return "file:" + quote(self.name)
+        return "file:" + quote(os.fsencode(self.name))
 
 
 def find_source_files(patterns: tuple[str, ...], file_format: Format) -> list[SourceFile]:

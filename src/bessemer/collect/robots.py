@@ -80,6 +80,9 @@ class Robots:
                 return RobotsRules(None, f"robots.txt unreachable: HTTP {response.status}")
             if response.status >= 400:
                 return RobotsRules(None)
-            text = decode_body(response.headers, response.body, _MAX_ROBOTS_BYTES).content
-            return RobotsRules(Protego.parse(text.decode("utf-8", "replace")))
+            body = decode_body(response.headers, response.body, _MAX_ROBOTS_BYTES)
+            if body.fault and len(body.content) < _MAX_ROBOTS_BYTES:
+                # Half a rule set must not pass for the whole: a disallow may be in the other half.
+                return RobotsRules(None, f"robots.txt unreachable: {body.fault}")
+            return RobotsRules(Protego.parse(body.content.decode("utf-8", "replace")))
         return RobotsRules(None)

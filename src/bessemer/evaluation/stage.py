@@ -67,7 +67,7 @@ def evaluate(config: EvaluateConfig, context: StageContext) -> dict[str, Any]:
         flops += done["flops"]
     table = format_table(results)
     document = {
-        "key_definition": KEY_DEFINITION,
+        "key_definition": KEY_DEFINITION if questions else "",
         "models": {
             stage: {name: estimate.to_json() for name, estimate in row.items()}
             for stage, row in results.items()

@@ -16,7 +16,9 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
 
 
 def format_estimate(estimate: Estimate, form: str) -> str:
-    """`92.1% [90.3%, 93.6%]`."""
+    """`92.1% [90.3%, 93.6%]`, or a dash when there was nothing to measure."""
+    if estimate.n == 0:
+        return "–"
     return f"{form.format(estimate.value)} [{form.format(estimate.low)}, {form.format(estimate.high)}]"
 
 

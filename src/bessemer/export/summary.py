@@ -12,7 +12,7 @@ _WIDTH = 100
 def summary_text(view: RunView, model: str) -> str:
     """The summary of a run whose final model is the stage `model`. A function of the artifacts alone."""
     blocks = [format_table(view.results)] if view.results else []
-    if view.key_definition and view.answers:
+    if view.key_definition:
         blocks.append(textwrap.fill(view.key_definition, _WIDTH))
     chosen = examples(view.answers.get(model, ()))
     if chosen:

@@ -234,7 +234,7 @@ class Terminal:
 
     def write_answer(self, text: str) -> None:
         """A piece of an answer. A terminal would obey control characters: there they are replaced."""
-        self.write(_CONTROL.sub("�", text) if self._is_interactive else text)
+        self.write(_CONTROL.sub("�", text) if self._stdout.isatty() else text)
 
     def say(self, text: str) -> None:
         self.write(f"{text}\n")

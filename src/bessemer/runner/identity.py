@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -47,11 +48,20 @@ def checksums(patterns: Iterable[str]) -> dict[str, str]:
     """Path → SHA-256 of every file that is named, lies in a named folder or matches a named glob."""
     files: set[str] = set()
     for pattern in patterns:
-        for name in glob.glob(pattern, recursive=True, include_hidden=True) or [pattern]:
+        pattern = os.path.expanduser(pattern)
+        for name in glob.glob(pattern, recursive=True) or [pattern]:
             path = Path(name)
-            inside = path.rglob("*") if path.is_dir() else [path]
+            if path.is_dir():
+                inside = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path))]
+            else:
+                inside = [path]
             files |= {str(file) for file in inside if file.is_file()}
     return {name: sha256_of(Path(name)) for name in sorted(files)}
+
+
+def _is_hidden(path: Path) -> bool:
+    """Hidden files and what lies in hidden folders are not read by collect either."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def stage_seed(recipe_seed: int, stage: str) -> int:

@@ -40,7 +40,11 @@ def lock_holder(path: Path) -> str | None:
     """Who holds the lock, None when nobody does. Not to be called by the holder itself (see above)."""
     if not path.exists():
         return None
-    with path.open("r+", encoding="utf-8") as file:
+    try:
+        file = path.open("r+", encoding="utf-8")
+    except PermissionError:
+        return None  # a folder that cannot be written to is not being run by this user
+    with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

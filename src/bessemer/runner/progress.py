@@ -1,5 +1,6 @@
 """Reporters: where words and progress go. A bar on a terminal, plain lines elsewhere and in the log."""
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,6 +20,15 @@ LINE_INTERVAL_S = 7.0
 def reporter_for(stream: TextIO) -> Reporter:
     """Bars when a person watches `stream`, plain lines when a file or a pipe does."""
     return TerminalReporter(Console(file=stream)) if stream.isatty() else PlainReporter(stream)
+
+
+# What a terminal would obey rather than show: control characters, and marks that turn text around.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Text from a page or a model, safe to show: control characters become U+FFFD."""
+    return _CONTROL.sub("\ufffd", text)
 
 
 class Rate:
@@ -84,7 +94,7 @@ class PlainReporter:
 
     def say(self, text: str) -> None:
         stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} " if self._is_stamped else ""
-        self._stream.write(f"{stamp}{text}\n")
+        self._stream.write(f"{stamp}{printable(text)}\n")
         self._stream.flush()
 
     def progress(self, description: str, total: float | None, unit: str) -> Progress:
@@ -139,7 +149,7 @@ class TerminalReporter:
         self._bars: Bars | None = None
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, description: str, total: float | None, unit: str) -> Progress:
         return _Bar(self, description, Rate(total), unit)

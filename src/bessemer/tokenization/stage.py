@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from bessemer.config import Bytes, Config, Count
 from bessemer.errors import BessemerError
 from bessemer.formats.documents import read_documents
@@ -14,7 +16,7 @@ from bessemer.tokenization.tokenizer import load_tokenizer, train_bpe
 class TokenizerConfig(Config):
     """How the vocabulary is learnt."""
 
-    vocab_size: Count = 4096
+    vocab_size: Count = Field(default=4096, ge=260)
     """Tokens in the vocabulary: 256 bytes, 4 special tokens, the rest merges."""
     sample_bytes: Bytes = 200_000_000
     """Learn from the first documents up to this many bytes of text; all are used when fewer."""

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `step-00000400/` with `checksums.json` written last; one that is partial or
 damaged is passed over in favour of the one before it. The format is read with pickle inside torch,
-so nothing is loaded before its checksums match what this machine wrote.
+so nothing is loaded before every file matches its checksum. Checksums tell damage, not malice: continue
+only runs whose folder you trust.
 """
 
 import json
@@ -78,14 +79,15 @@ class Checkpoints:
 
 
 def is_sound(folder: Path) -> bool:
-    """Whether every file of a checkpoint matches its checksum."""
+    """Whether a checkpoint holds just the files that were written, and each matches its checksum."""
     try:
         checksums = json.loads((folder / CHECKSUMS).read_bytes())
     except (OSError, ValueError):  # ValueError: neither JSON nor, perhaps, text at all
         return False
-    return isinstance(checksums, dict) and all(
-        (folder / name).is_file() and sha256_of(folder / name) == digest for name, digest in checksums.items()
-    )
+    present = {path.name for path in folder.iterdir()} - {CHECKSUMS}
+    if not isinstance(checksums, dict) or not present or set(checksums) != present:
+        return False
+    return all(sha256_of(folder / name) == digest for name, digest in checksums.items())
 
 
 def _materialize(optimizer: Any) -> None:

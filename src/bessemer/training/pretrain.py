@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
@@ -50,6 +50,11 @@ class PretrainConfig(Config):
     """Held-out tokens that a validation reads at most."""
     sample_prompts: tuple[str, ...] = ("The", "Return the")
     """Beginnings that the model continues at each validation."""
+
+    @model_validator(mode="after")
+    def _sizes_fit_together(self) -> "PretrainConfig":
+        model_config(self.model, vocab_size=260)  # any vocabulary: the other sizes are what is checked
+        return self
 
 
 def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
