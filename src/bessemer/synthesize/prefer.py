@@ -35,7 +35,7 @@ class PreferConfig(Config):
     """Longest answer in tokens."""
     pairs_per_question: int = Field(default=2, ge=1)
     """At most this many pairs from one question."""
-    balance_refusals: float = Field(default=0.75, ge=0, le=1)
+    balance_refusals: float = Field(default=0.95, ge=0, le=1)
     """Add pairs of a right answer over a refusal until those that reject a refusal make up this share of
     those that prefer one; with 0 the lesson of the pairs is mostly to refuse more."""
     reference_when_none_right: bool = True
