@@ -234,7 +234,8 @@ class Terminal:
 
     def write_answer(self, text: str) -> None:
         """A piece of an answer. A terminal would obey control characters: there they are replaced."""
-        self.write(_CONTROL.sub("�", text) if self._stdout.isatty() else text)
+        is_shown = self._is_interactive or self._stdout.isatty()
+        self.write(_CONTROL.sub("�", text) if is_shown else text)
 
     def say(self, text: str) -> None:
         self.write(f"{text}\n")
