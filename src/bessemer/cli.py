@@ -24,7 +24,7 @@ from bessemer.runner.references import (
     find_run,
 )
 from bessemer.runner.run import dry_run, run_recipe
-from bessemer.runner.status import describe_run, run_status
+from bessemer.runner.status import describe_run, run_status, stale_note
 from bessemer.runner.summary import describe_results, describe_verdicts
 from bessemer.stages import imported
 
@@ -139,7 +139,10 @@ def report(run: Run, as_json: AsJson = False, runs_folder: RunsFolder = RUNS_FOL
 @app.command()
 def chat(model: Model, runs_folder: RunsFolder = RUNS_FOLDER) -> None:
     """Talk with a model in the terminal."""
-    imported("bessemer.inference.chat:chat")(find_model(model, runs_folder))
+    folder = find_model(model, runs_folder)
+    if note := stale_note(folder):
+        typer.echo(f"note: {note}", err=True)
+    imported("bessemer.inference.chat:chat")(folder)
 
 
 @app.command()

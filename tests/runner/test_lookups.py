@@ -22,7 +22,7 @@ from bessemer.runner.manifest import FileEntry, digest_of_files
 from bessemer.runner.metrics_log import drop_repeats, drop_torn_line
 from bessemer.runner.references import all_runs, artifacts_in_order, find_artifact, find_model, find_run
 from bessemer.runner.run import run_recipe
-from bessemer.runner.status import describe_run, run_status
+from bessemer.runner.status import describe_run, run_status, stale_note
 
 
 @pytest.fixture
@@ -81,6 +81,33 @@ def test_status_tells_done_not_begun_and_cut_short_apart(runs: Path) -> None:
     assert "cut short" in describe_run(status)
 
 
+def test_status_marks_what_a_changed_recipe_or_input_has_outdated(runs: Path) -> None:
+    run = RunFolder(runs / "tiny")
+    assert {stage.status for stage in run_status(run).stages} == {"done"}
+    assert stale_note(run.artifact("compare")) is None
+    run_recipe(tiny_recipe(tiny_stages.RECIPE, "words.count=5"), run.root, Quiet(), until="words")
+    stages = {stage.name: (stage.status, stage.detail) for stage in run_status(run).stages}
+    assert stages == {
+        "words": ("done", ""),
+        "letters": ("stale", "made from an earlier 'words'"),
+        "compare": ("stale", "made from 'letters', which is out of date"),
+    }
+    note = str(stale_note(run.artifact("compare")))
+    assert "compare is out of date (made from 'letters', which is out of date)" in note
+    run_recipe(
+        tiny_recipe(tiny_stages.RECIPE, "words.count=5", "letters.style.case=upper"),
+        run.root,
+        Quiet(),
+        until="words",
+    )
+    stages = {stage.name: stage.detail for stage in run_status(run).stages}
+    assert stages["letters"] == "the recipe has changed since"
+    run_recipe(tiny_recipe(tiny_stages.RECIPE, "words.count=5"), run.root, Quiet())
+    assert {stage.status for stage in run_status(run).stages} == {"done"}
+    remove_folder(run.artifact("words"))
+    assert run_status(run).stages[1].detail == "made from 'words', which is gone"
+
+
 def test_status_shows_the_process_that_works_in_the_folder(runs: Path) -> None:
     command = [sys.executable, tiny_stages.__file__, str(runs / "busy"), "words.pause_s=5"]
     with subprocess.Popen(command) as process:
@@ -93,6 +120,15 @@ def test_status_shows_the_process_that_works_in_the_folder(runs: Path) -> None:
     assert f"process {process.pid} " in str(status.holder)
     assert status.stages[0].status == "running"
     assert lock_holder(busy.lock) is None, "a killed process holds no lock"
+
+
+def test_lineage_finds_a_damaged_file_anywhere_on_the_way(runs: Path) -> None:
+    run = RunFolder(runs / "tiny")
+    (run.artifact("words") / "word-0.txt").write_text("z")
+    artifacts = {artifact.stage: artifact for artifact in artifacts_in_order(run)}
+    tree = trace(artifacts["letters"], artifacts)
+    assert (tree.link, tree.inputs[0].link, tree.is_sound) == ("matches", "damaged", False)
+    assert "damaged: run again with --from this stage" in describe_lineage(tree)
 
 
 def test_lineage_shows_every_link_and_finds_what_changed_since(runs: Path) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bessemer.synthesize.documentation import (
+    Entry,
     argument_names,
     fact_of,
     first_sentence,
@@ -192,3 +193,10 @@ def test_of_two_pages_about_one_name_the_first_counts_and_names_are_sorted(tmp_p
     assert [(fact.name, fact.summary, fact.document_id) for fact in found.facts] == [
         ("lib.f", "The first thing it says.", "one")
     ]
+
+
+def test_arguments_with_a_private_name_are_not_asked_about():
+    entry = Entry("heapq.merge", False, "(iterables, _key=None)", None, "Merge sorted inputs.")
+    fact = fact_of(entry, "d", 90, 5)
+    assert fact is not None
+    assert fact.arguments is None

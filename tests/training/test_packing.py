@@ -56,8 +56,9 @@ def test_rows_are_within_the_known_bound_of_the_fewest_possible(lengths):
 
 
 def test_an_item_longer_than_a_row_is_named_with_its_mend():
-    with pytest.raises(BessemerError, match="item 2 has 31 tokens, a row holds 30: raise sequence_length"):
-        pack([5, 30, 31, 7], 30)
+    message = r"number 601 \(from 1\) has 31 tokens, a row holds 30: raise sequence_length"
+    with pytest.raises(BessemerError, match=message):
+        PackedEpochs([30] * 600 + [31, 5], 30, seed=0)
 
 
 def test_nothing_to_pack_is_an_error():

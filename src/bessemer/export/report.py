@@ -134,7 +134,9 @@ def _subtitle(view: RunView) -> str:
     newest = max((artifact.manifest.created_at for artifact in view.artifacts), default="")
     when = f", last on {newest[:10]}" if newest else ""
     is_whole = num_done == len(view.stages)
-    return f"{num_done} {'' if is_whole else f'of {len(view.stages)} '}stages done{when}"
+    num_stale = sum(stage.status == "stale" for stage in view.stages)
+    stale = f", {num_stale} out of date" if num_stale else ""
+    return f"{num_done} {'' if is_whole else f'of {len(view.stages)} '}stages done{stale}{when}"
 
 
 def _plain(estimate: Estimate) -> dict[str, float | int | None]:

@@ -24,7 +24,7 @@ def flow_section(view: RunView) -> Markup:
 
 
 def _stage_card(stage: StageView) -> Markup:
-    is_done = stage.status == "done"
+    is_done = stage.artifact is not None
     time = duration(stage.wall_s) if stage.wall_s else ""
     return tag(
         "li",
@@ -32,6 +32,7 @@ def _stage_card(stage: StageView) -> Markup:
         tag("b", stage.name),
         tag("span", stage.kind, class_="made") if stage.kind != stage.name else None,
         tag("span", made(stage) if is_done else stage.status, class_="made"),
+        tag("span", "out of date", class_="made") if stage.status == "stale" else None,
         class_=None if is_done else "open",
     )
 

@@ -82,7 +82,7 @@ def view_of_folder(run_folder: Path) -> RunView:
     for each in status.stages:
         artifact = None
         metrics_path = run.partial(each.name).metrics
-        if each.status == "done":
+        if each.is_finished:
             artifact = Artifact(run.artifact(each.name), read_manifest(run.artifact(each.name)))
             metrics_path = artifact.metrics_path
         stages.append(StageView(each.name, each.kind, each.status, each.wall_s, artifact, metrics_path))

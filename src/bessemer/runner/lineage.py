@@ -1,12 +1,18 @@
-"""Where an artifact comes from: the chain of manifests, each link checked."""
+"""Where an artifact comes from: the chain of manifests, each link and every file of it checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bessemer.runner.manifest import Artifact
+from bessemer.errors import DamagedArtifact
+from bessemer.runner.manifest import Artifact, open_artifact
 
-Link = Literal["matches", "changed since", "missing"]
+Link = Literal["matches", "changed since", "damaged", "missing"]
+_NOTES: dict[Link, str] = {
+    "changed since": "changed since: redo what was made from it",
+    "damaged": "damaged: run again with --from this stage",
+    "missing": "missing: run again to make it",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Node:
 
 
 def trace(artifact: Artifact, artifacts: Mapping[str, Artifact]) -> Node:
-    """The lineage of an artifact among those of its run (by stage name)."""
+    """The lineage of an artifact among those of its run (by stage name). Hashes every file on the way."""
     return _trace(artifact.stage, artifact.kind, artifact.manifest.digest, artifacts, set())
 
 
@@ -49,6 +55,8 @@ def _trace(
         return Node(stage, kind, recorded_digest, "missing")
     manifest = artifacts[stage].manifest
     link: Link = "matches" if manifest.digest == recorded_digest else "changed since"
+    if link == "matches" and stage not in shown and not _is_intact(artifacts[stage]):
+        link = "damaged"
     if stage in shown:
         return Node(stage, kind, recorded_digest, link, is_repeat=bool(manifest.inputs))
     shown.add(stage)
@@ -60,13 +68,21 @@ def _trace(
     return Node(stage, kind, recorded_digest, link, tuple(inputs))
 
 
+def _is_intact(artifact: Artifact) -> bool:
+    try:
+        open_artifact(artifact.folder)
+    except DamagedArtifact:
+        return False
+    return True
+
+
 def describe_lineage(node: Node) -> str:
     """The tree as text, with short digests."""
     return "\n".join(_lines(node, "", ""))
 
 
 def _lines(node: Node, first: str, rest: str) -> list[str]:
-    note = "" if node.link == "matches" else f"  ← {node.link}: redo what was made from it"
+    note = "" if node.link == "matches" else f"  ← {_NOTES[node.link]}"
     repeat = "  (see above)" if node.is_repeat else ""
     lines = [f"{first}{node.stage}  {node.kind}  {node.recorded_digest[:12]}{note}{repeat}"]
     for index, child in enumerate(node.inputs):

@@ -1,18 +1,21 @@
 """How far runs are, from their manifests alone: quick, no checksums, no stage code imported."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from bessemer.errors import BessemerError, DamagedArtifact
 from bessemer.runner.cost import read_attempts
+from bessemer.runner.freshness import stale_reasons
 from bessemer.runner.layout import RunFolder
 from bessemer.runner.locks import lock_holder
-from bessemer.runner.manifest import read_manifest
+from bessemer.runner.manifest import MANIFEST_NAME, Manifest, read_manifest
 from bessemer.runner.progress import data_size, duration
 
-Status = Literal["done", "running", "cut short", "not begun", "damaged"]
+Status = Literal["done", "stale", "running", "cut short", "not begun", "damaged"]
+"""`stale`: finished, but not from what the recipe and the stages before it would give now."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,13 @@ class StageStatus:
     digest: str | None = None
     size_bytes: int = 0
     attempts: int = 0
+    detail: str = ""
+    """Why it is stale or damaged."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is an artifact to look at, up to date or not."""
+        return self.status in ("done", "stale")
 
 
 @dataclass(frozen=True)
@@ -50,11 +60,37 @@ def run_status(run: RunFolder) -> RunStatus:
     """
     recipe = _read_recipe(run)
     holder = lock_holder(run.lock)
-    stages = []
+    options: dict[str, dict[str, Any]] = {}
+    stages, manifests = [], {}
     for item in recipe["stages"]:
-        ((kind, options),) = item.items()
-        stages.append(_stage_status(run, options["name"], kind, is_held=holder is not None))
-    return RunStatus(recipe["name"], str(run.root), holder, tuple(stages))
+        ((kind, given),) = item.items()
+        options[given["name"]] = given
+        status, manifest = _stage_status(run, given["name"], kind, is_held=holder is not None)
+        stages.append(status)
+        if manifest is not None:
+            manifests[given["name"]] = manifest
+    stale = stale_reasons(options, manifests)
+    marked = [
+        replace(stage, status="stale", detail=stale[stage.name])
+        if stage.status == "done" and stage.name in stale
+        else stage
+        for stage in stages
+    ]
+    return RunStatus(recipe["name"], str(run.root), holder, tuple(marked))
+
+
+def stale_note(folder: Path) -> str | None:
+    """A line about the artifact that a folder lies in when it is out of date; None when all is well.
+
+    Folders that belong to no run are always well.
+    """
+    for artifact in (folder, folder.parent):
+        run = RunFolder(artifact.parent)
+        if (artifact / MANIFEST_NAME).is_file() and run.recipe.is_file():
+            for stage in run_status(run).stages:
+                if stage.name == artifact.name and stage.status == "stale":
+                    return f"{artifact} is out of date ({stage.detail}); run the recipe again to renew it"
+    return None
 
 
 def describe_run(status: RunStatus) -> str:
@@ -69,31 +105,34 @@ def describe_run(status: RunStatus) -> str:
             line += f"  {data_size(stage.size_bytes):>8}  {stage.digest[:12]}"
         if stage.attempts > 1:
             line += f"  ({stage.attempts} attempts)"
+        if stage.detail:
+            line += f"  {stage.detail}"
         lines.append(line.rstrip())
     return "\n".join(lines)
 
 
-def _stage_status(run: RunFolder, name: str, kind: str, *, is_held: bool) -> StageStatus:
+def _stage_status(
+    run: RunFolder, name: str, kind: str, *, is_held: bool
+) -> tuple[StageStatus, Manifest | None]:
+    """The state of one stage by itself, and the manifest of its artifact when there is one."""
+    manifest, fault = None, ""
+    if run.artifact(name).exists():
+        try:
+            manifest = read_manifest(run.artifact(name))
+        except DamagedArtifact as error:
+            fault = str(error)
     partial = run.partial(name)
     if partial.root.exists():
         attempts = read_attempts(partial.attempts)
         wall_s = sum(attempt["wall_s"] for attempt in attempts)
-        return StageStatus(name, kind, "running" if is_held else "cut short", wall_s, attempts=len(attempts))
-    if not run.artifact(name).exists():
-        return StageStatus(name, kind, "not begun", 0.0)
-    try:
-        manifest = read_manifest(run.artifact(name))
-    except DamagedArtifact:
-        return StageStatus(name, kind, "damaged", 0.0)
-    return StageStatus(
-        name,
-        kind,
-        "done",
-        manifest.cost.wall_s,
-        manifest.digest,
-        sum(entry.size_bytes for entry in manifest.files),
-        manifest.cost.attempts,
-    )
+        state: Status = "running" if is_held else "cut short"
+        return StageStatus(name, kind, state, wall_s, attempts=len(attempts)), manifest
+    if manifest is None:
+        state = "damaged" if fault else "not begun"
+        return StageStatus(name, kind, state, 0.0, detail=fault), None
+    size_bytes = sum(entry.size_bytes for entry in manifest.files)
+    cost = manifest.cost
+    return StageStatus(name, kind, "done", cost.wall_s, manifest.digest, size_bytes, cost.attempts), manifest
 
 
 def _read_recipe(run: RunFolder) -> dict[str, Any]:

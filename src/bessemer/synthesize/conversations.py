@@ -50,12 +50,10 @@ class Question:
 
 def key_of(fact: Fact, kind: QuestionKind) -> str:
     """What an answer must hold to be right about `fact`; see verify.KEY_DEFINITION."""
-    if kind == "module":
-        return fact.module
     answer = answer_to(fact, kind)
     assert answer is not None, "only asked where the fact holds an answer"
     # The verb stays: "list of int" holds "int", but only "returns int" says so.
-    return answer.removeprefix("It ") if kind in ("returns", "arguments") else answer
+    return answer.removeprefix("It ").removeprefix(f"{fact.short} ") if kind != "purpose" else answer
 
 
 def askable_kinds(fact: Fact, ambiguous_shorts: frozenset[str]) -> list[QuestionKind]:

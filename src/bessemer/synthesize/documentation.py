@@ -134,8 +134,10 @@ def fact_of(entry: Entry, document_id: str, max_summary_characters: int, max_arg
     if entry.name.rpartition(".")[2].startswith("_"):
         return None
     arguments = argument_names(entry.signature)
-    if arguments is not None and len(arguments) > max_arguments:
-        arguments = None
+    if arguments is not None and (
+        len(arguments) > max_arguments or any(a.startswith("_") for a in arguments)
+    ):
+        arguments = None  # a private parameter is not for its users to give
     kind = "class" if entry.is_class else "function"
     return Fact(entry.name, kind, summary, arguments, _returns(entry), document_id)
 

@@ -3,16 +3,14 @@
 import math
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
 from bessemer.formats.jsonl import read_jsonl
-from bessemer.model.config import flops_per_token, parameter_count
 from bessemer.model.folder import load_model
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import sum_by_document, target_log_probabilities
@@ -22,9 +20,14 @@ from bessemer.runner.files import write_atomically
 from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batches import row_of_conversations, stack_rows
-from bessemer.training.execute import Cadence, best_device, check_sequence_length, torch_dtype, train
-from bessemer.training.finish import write_model
-from bessemer.training.loop import Plan
+from bessemer.training.execute import (
+    Cadence,
+    TrainingConfig,
+    best_device,
+    check_sequence_length,
+    torch_dtype,
+    train,
+)
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.packing import PackedEpochs
 from bessemer.training.schedules import ScheduleConfig
@@ -33,8 +36,8 @@ Pair = tuple[Rendered, Rendered]
 """(chosen, rejected)"""
 
 
-class DpoConfig(Config):
-    """How preferences are learnt."""
+class DpoConfig(TrainingConfig):
+    """How preferences are learnt. Both answers of a pair lie in one row."""
 
     beta: float = Field(default=0.1, gt=0)
     """Strength of the pull towards the reference model; smaller lets the policy move further."""
@@ -42,16 +45,10 @@ class DpoConfig(Config):
     """Weight of the chosen answers' likelihood beside the DPO loss (RPO); 0 is plain DPO."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the pairs."""
-    sequence_length: Count = Field(default=256, ge=1)
-    """Tokens a row; both answers of a pair lie in one row."""
-    batch_tokens: Count = Field(default=2048, ge=1)
-    """Tokens a step."""
     optimizer: OptimizerConfig = OptimizerConfig(kind="adamw", learning_rate=1e-4)
     """Optimizer and peak learning rates."""
     schedule: ScheduleConfig = ScheduleConfig(shape="linear", warmup=0.1)
     """Shape of the learning rate over the run."""
-    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Type of the matrix products; weights are kept in float32."""
     every: Cadence = Cadence(log=5)
     """Steps between metrics and checkpoints."""
 
@@ -112,37 +109,23 @@ def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
     check_sequence_length(config.sequence_length, model.config)
     rows = PairRows(pairs, config.sequence_length, tokenizer.padding_id, context.seed, device)
     references = reference_log_probabilities(model, pairs, rows, context.scratch / "reference.npy", context)
-    num_rows = max(1, config.batch_tokens // config.sequence_length)
+    num_rows = config.rows_per_step
     num_steps = math.ceil(rows.packed.rows_per_epoch() * config.epochs / num_rows)
-    tokens_per_step = num_rows * config.sequence_length
     context.say(
-        f"{len(pairs):,} pairs, {num_steps:,} steps of {tokens_per_step:,} tokens, beta {config.beta}"
+        f"{len(pairs):,} pairs, {num_steps:,} steps of {config.tokens_per_step:,} tokens, beta {config.beta}"
     )
-    plan = Plan(
-        objective=DirectPreference(config.beta, config.chosen_weight),
-        batches=lambda step: [rows.batch(rows.step_rows(step, num_rows), references)],
-        num_steps=num_steps,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        checkpoint_every=config.every.checkpoint,
-    )
-    trained = train(
+    metrics = train(
         model,
-        plan,
+        config,
+        DirectPreference(config.beta, config.chosen_weight),
+        lambda step: [rows.batch(rows.step_rows(step, num_rows), references)],
+        num_steps,
         context,
+        tokenizer_folder=source,
+        tokenizer=tokenizer,
         description="preference optimisation",
-        tokens_per_step=tokens_per_step,
-        cadence=config.every,
-        check=lambda _: {},
     )
-    difference = write_model(model, context.output, source, tokenizer, context.stage)
-    return {
-        "parameters": parameter_count(model.config),
-        "pairs": len(pairs),
-        **trained.metrics,
-        "flops": flops_per_token(model.config, config.sequence_length) * num_steps * tokens_per_step,
-        "reload_logit_difference": difference,
-    }
+    return {"pairs": len(pairs), **metrics}
 
 
 def read_pairs(path: Path, tokenizer: Tokenizer) -> list[Pair]:

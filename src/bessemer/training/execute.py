@@ -1,17 +1,24 @@
-"""Runs the loop inside a stage: progress, metrics, checkpoints, and the device it all happens on."""
+"""Runs the loop inside a stage: what every training stage can be told, and what it reports and writes."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
 from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
-from bessemer.model.config import ModelConfig
+from bessemer.model.config import ModelConfig, flops_per_token, parameter_count
 from bessemer.model.transformer import Transformer
+from bessemer.objectives.base import Objective
 from bessemer.runner.context import StageContext
+from bessemer.tokenization.tokenizer import Tokenizer
 from bessemer.training.checkpoint import Checkpoints
-from bessemer.training.loop import FitResult, Plan, fit
+from bessemer.training.finish import write_model
+from bessemer.training.loop import Plan, fit
+from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.schedules import ScheduleConfig
 from bessemer.training.watch import Check, TrainingWatch
 
 
@@ -26,46 +33,89 @@ class Cadence(Config):
     """Between checkpoints."""
 
 
-class Trained(NamedTuple):
-    """What a training stage reports about its run of the loop."""
+class TrainingConfig(Config):
+    """What every training stage can be told."""
 
-    result: FitResult
-    metrics: dict[str, Any]
+    sequence_length: Count = Field(default=256, ge=1)
+    """Tokens a row."""
+    batch_tokens: Count = Field(default=2048, ge=1)
+    """Tokens a step."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer and peak learning rates."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Shape of the learning rate over the run."""
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of the matrix products; weights are kept in float32."""
+    every: Cadence = Cadence()
+    """Steps between metrics, validations and checkpoints."""
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of `sequence_length` tokens in a step; at least one."""
+        return max(1, self.batch_tokens // self.sequence_length)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.rows_per_step * self.sequence_length
+
+
+def no_check(step: int) -> dict[str, float]:
+    """For stages without a validation of their own."""
+    return {}
 
 
 def train(
     model: Transformer,
-    plan: Plan[Any],
+    config: TrainingConfig,
+    objective: Objective[Any],
+    batches: Callable[[int], Sequence[Any]],
+    num_steps: int,
     context: StageContext,
     *,
+    tokenizer_folder: Path,
+    tokenizer: Tokenizer,
     description: str,
-    tokens_per_step: int,
-    cadence: Cadence,
-    check: Check,
-) -> Trained:
-    """Fit the model with a progress bar in tokens; returns the loop's result and its metrics."""
-    with context.progress(description, plan.num_steps * tokens_per_step, "tokens") as progress:
+    check: Check = no_check,
+) -> dict[str, Any]:
+    """Fit the model with a progress bar in tokens, write its folder to `context.output`; the metrics.
+
+    `batches` gives the micro-batches of a step, a pure function of its number. Continues from the newest
+    checkpoint of an attempt that was cut short.
+    """
+    plan = Plan(
+        objective=objective,
+        batches=batches,
+        num_steps=num_steps,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        checkpoint_every=config.every.checkpoint,
+    )
+    num_tokens = num_steps * config.tokens_per_step
+    with context.progress(description, num_tokens, "tokens") as progress:
         watch = TrainingWatch(
             context,
             progress,
-            num_steps=plan.num_steps,
-            tokens_per_step=tokens_per_step,
-            log_every=cadence.log,
-            check_every=cadence.check,
+            num_steps=num_steps,
+            tokens_per_step=config.tokens_per_step,
+            log_every=config.every.log,
+            check_every=config.every.check,
             check=check,
         )
         checkpoints = Checkpoints(context.scratch / "checkpoints", say=context.say)
         result = fit(model, plan, checkpoints, watch)
-    done_tokens = (plan.num_steps - result.first_step) * tokens_per_step
-    metrics = {
-        "steps": plan.num_steps,
-        "tokens": plan.num_steps * tokens_per_step,
+    difference = write_model(model, context.output, tokenizer_folder, tokenizer, context.stage)
+    done_tokens = (num_steps - result.first_step) * config.tokens_per_step
+    return {
+        "parameters": parameter_count(model.config),
+        "steps": num_steps,
+        "tokens": num_tokens,
         "loss": watch.last_loss,
         **watch.last_check,
         "skipped_steps": len(result.skipped_steps),
         "tokens_per_s": done_tokens / max(result.wall_s, 1e-9),
+        "flops": flops_per_token(model.config, config.sequence_length) * num_tokens,
+        "reload_logit_difference": difference,
     }
-    return Trained(result, metrics)
 
 
 def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:

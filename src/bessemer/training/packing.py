@@ -12,14 +12,9 @@ from bessemer.training.batches import rng
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Item numbers per row: best-fit decreasing (Johnson 1974, Fast algorithms for bin packing).
 
-    Items of equal length keep their order. Raises BessemerError for an item longer than a row.
+    Items of equal length keep their order. No item may be longer than `capacity`.
     """
-    longest = max(lengths, default=0)
-    if longest > capacity:
-        raise BessemerError(
-            f"item {int(np.argmax(lengths))} has {longest} tokens, a row holds {capacity}: "
-            "raise sequence_length or shorten the conversation"
-        )
+    assert max(lengths, default=0) <= capacity, "PackedEpochs checks the lengths"
     rows: list[list[int]] = []
     open_rows: list[tuple[int, int]] = []  # (room left, row number), sorted
     for item in sorted(range(len(lengths)), key=lambda item: -lengths[item]):
@@ -48,6 +43,12 @@ class PackedEpochs:
         """`lengths` in tokens. Raises BessemerError when there are none, or one exceeds `capacity`."""
         if not lengths:
             raise BessemerError("there is nothing to train on: the data set is empty")
+        longest = max(lengths)
+        if longest > capacity:
+            raise BessemerError(
+                f"number {lengths.index(longest) + 1} (from 1) has {longest} tokens, a row holds {capacity}: "
+                "raise sequence_length or shorten it"
+            )
         self._lengths = lengths
         self._capacity = capacity
         self._seed = seed

@@ -1,51 +1,35 @@
 """The pretrain stage: a new model learns to continue the curated text."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field, model_validator
 
-from bessemer.config import Config, Count
+from bessemer.config import Count
 from bessemer.errors import BessemerError
 from bessemer.evaluation.bits import bits_per_byte
 from bessemer.formats.tokens import read_split
 from bessemer.inference.engine import Engine
 from bessemer.inference.sampling import SamplingParams
-from bessemer.model.config import flops_per_token, parameter_count
+from bessemer.model.config import parameter_count
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batches import Batch, DocumentRows
 from bessemer.training.dial import ModelDial, model_config
-from bessemer.training.execute import Cadence, best_device, check_sequence_length, torch_dtype, train
-from bessemer.training.finish import write_model
-from bessemer.training.loop import Plan
-from bessemer.training.optimizers import OptimizerConfig
-from bessemer.training.schedules import ScheduleConfig
+from bessemer.training.execute import TrainingConfig, best_device, check_sequence_length, torch_dtype, train
 
 
-class PretrainConfig(Config):
+class PretrainConfig(TrainingConfig):
     """How the base model is trained."""
 
     model: ModelDial = ModelDial()
     """Size of the model."""
     tokens: Count | None = Field(default=None, ge=1)
     """Tokens to train on; default 20 per parameter (Hoffmann et al. 2022, Chinchilla)."""
-    sequence_length: Count = Field(default=256, ge=1)
-    """Tokens a row."""
-    batch_tokens: Count = Field(default=2048, ge=1)
-    """Tokens a step."""
     micro_batches: Count = Field(default=1, ge=1)
     """Parts that a step's batch is computed in, to save memory; the result is the same."""
-    optimizer: OptimizerConfig = OptimizerConfig()
-    """Optimizer and peak learning rates."""
-    schedule: ScheduleConfig = ScheduleConfig()
-    """Shape of the learning rate over the run."""
-    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Type of the matrix products; weights are kept in float32."""
-    every: Cadence = Cadence()
-    """Steps between metrics, validations with samples, and checkpoints."""
     validation_tokens: Count = 100_000
     """Held-out tokens that a validation reads at most."""
     sample_prompts: tuple[str, ...] = ("The", "Return the")
@@ -73,20 +57,18 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
     device = best_device()
     model = Transformer(shape, torch_dtype(config.compute_dtype)).initialize(context.seed).to(device)
     budget = config.tokens or 20 * parameter_count(shape)
-    num_rows = max(1, config.batch_tokens // config.sequence_length)
-    tokens_per_step = num_rows * config.sequence_length
-    num_steps = max(1, budget // tokens_per_step)
+    num_steps = max(1, budget // config.tokens_per_step)
     context.say(
         f"{parameter_count(shape):,} parameters: {shape.num_hidden_layers} layers, "
         f"width {shape.hidden_size}, {shape.num_attention_heads} heads "
         f"({shape.num_key_value_heads} key/value); "
-        f"{num_steps:,} steps of {tokens_per_step:,} tokens, "
-        f"{num_steps * tokens_per_step / training.num_tokens:.2f} epochs"
+        f"{num_steps:,} steps of {config.tokens_per_step:,} tokens, "
+        f"{num_steps * config.tokens_per_step / training.num_tokens:.2f} epochs"
     )
     rows = DocumentRows(training, config.sequence_length, context.seed)
 
     def batches(step: int) -> list[Batch]:
-        return [b.to(device) for b in rows.batch(step, num_rows).split(config.micro_batches)]
+        return [b.to(device) for b in rows.batch(step, config.rows_per_step).split(config.micro_batches)]
 
     def check(step: int) -> dict[str, float]:
         score = bits_per_byte(model, validation, config.sequence_length, config.validation_tokens)
@@ -94,30 +76,18 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
         _say_samples(model, tokenizer, config.sample_prompts, context)
         return {"validation_bits_per_byte": score.value}
 
-    plan = Plan(
-        objective=LanguageModeling(),
-        batches=batches,
-        num_steps=num_steps,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        checkpoint_every=config.every.checkpoint,
-    )
-    trained = train(
+    return train(
         model,
-        plan,
+        config,
+        LanguageModeling(),
+        batches,
+        num_steps,
         context,
+        tokenizer_folder=tokenizer_folder,
+        tokenizer=tokenizer,
         description="pretraining",
-        tokens_per_step=tokens_per_step,
-        cadence=config.every,
         check=check,
     )
-    difference = write_model(model, context.output, tokenizer_folder, tokenizer, context.stage)
-    return {
-        "parameters": parameter_count(shape),
-        **trained.metrics,
-        "flops": flops_per_token(shape, config.sequence_length) * num_steps * tokens_per_step,
-        "reload_logit_difference": difference,
-    }
 
 
 def _say_samples(

@@ -2,47 +2,30 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from bessemer.config import Config, Count
+from bessemer.config import Count
 from bessemer.errors import BessemerError
 from bessemer.formats.jsonl import read_jsonl
-from bessemer.model.config import flops_per_token, parameter_count
 from bessemer.model.folder import load_model
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batches import Batch, row_of_conversations, stack_rows
-from bessemer.training.execute import Cadence, best_device, check_sequence_length, torch_dtype, train
-from bessemer.training.finish import write_model
-from bessemer.training.loop import Plan
-from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.execute import TrainingConfig, best_device, check_sequence_length, torch_dtype, train
 from bessemer.training.packing import PackedEpochs
-from bessemer.training.schedules import ScheduleConfig
 
 
-class SftConfig(Config):
-    """How the model is tuned on conversations."""
+class SftConfig(TrainingConfig):
+    """How the model is tuned on conversations. Whole conversations are packed into rows."""
 
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the conversations."""
-    sequence_length: Count = Field(default=256, ge=1)
-    """Tokens a row; whole conversations are packed into rows and see only themselves."""
-    batch_tokens: Count = Field(default=2048, ge=1)
-    """Tokens a step."""
     micro_batches: Count = Field(default=1, ge=1)
     """Parts that a step's batch is computed in; the result is the same."""
-    optimizer: OptimizerConfig = OptimizerConfig()
-    """Optimizer and peak learning rates."""
-    schedule: ScheduleConfig = ScheduleConfig()
-    """Shape of the learning rate over the run."""
-    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Type of the matrix products; weights are kept in float32."""
-    every: Cadence = Cadence()
-    """Steps between metrics and checkpoints."""
 
 
 def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
@@ -54,16 +37,15 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
     model = load_model(source, compute_dtype=torch_dtype(config.compute_dtype), device=device)
     check_sequence_length(config.sequence_length, model.config)
     packed = PackedEpochs([len(r.token_ids) for r in rendered], config.sequence_length, context.seed)
-    num_rows = max(1, config.batch_tokens // config.sequence_length)
+    num_rows = config.rows_per_step
     num_steps = math.ceil(packed.rows_per_epoch() * config.epochs / num_rows)
-    tokens_per_step = num_rows * config.sequence_length
     num_tokens = sum(len(r.token_ids) for r in rendered)
     supervised = sum(sum(r.loss_mask) for r in rendered)
     padding = 1 - num_tokens / (packed.rows_per_epoch() * config.sequence_length)
     context.say(
         f"{len(rendered):,} conversations, {num_tokens:,} tokens, "
         f"{supervised / num_tokens:.0%} of them learnt; "
-        f"{num_steps:,} steps of {tokens_per_step:,} tokens, {padding:.1%} padding"
+        f"{num_steps:,} steps of {config.tokens_per_step:,} tokens, {padding:.1%} padding"
     )
 
     def batches(step: int) -> list[Batch]:
@@ -77,32 +59,22 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
         ]
         return [batch.to(device) for batch in stack_rows(rows).split(config.micro_batches)]
 
-    plan = Plan(
-        objective=LanguageModeling(),
-        batches=batches,
-        num_steps=num_steps,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        checkpoint_every=config.every.checkpoint,
-    )
-    trained = train(
+    metrics = train(
         model,
-        plan,
+        config,
+        LanguageModeling(),
+        batches,
+        num_steps,
         context,
+        tokenizer_folder=source,
+        tokenizer=tokenizer,
         description="instruction tuning",
-        tokens_per_step=tokens_per_step,
-        cadence=config.every,
-        check=lambda _: {},
     )
-    difference = write_model(model, context.output, source, tokenizer, context.stage)
     return {
-        "parameters": parameter_count(model.config),
         "conversations": len(rendered),
         "supervised_share": supervised / num_tokens,
         "padding_share": padding,
-        **trained.metrics,
-        "flops": flops_per_token(model.config, config.sequence_length) * num_steps * tokens_per_step,
-        "reload_logit_difference": difference,
+        **metrics,
     }
 
 
