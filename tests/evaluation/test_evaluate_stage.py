@@ -4,18 +4,20 @@ import math
 import pytest
 
 from bessemer.errors import BessemerError
-from bessemer.evaluation.answers import Answer, judge, read_questions
-from bessemer.evaluation.stage import EvaluateConfig, evaluate, figures
+from bessemer.evaluation.answers import Answer, ask_in_chats, chat_engine, judge, read_questions
+from bessemer.evaluation.stage import EvaluateConfig, chat_figures, chats_of, evaluate, figures
 from bessemer.evaluation.statistics import proportion
 from bessemer.evaluation.table import format_estimate, format_table
 from bessemer.formats.jsonl import read_jsonl, write_jsonl
 from bessemer.inference.engine import Completion
-from bessemer.model.folder import save_model
+from bessemer.inference.sampling import SamplingParams
+from bessemer.model.folder import load_model, save_model
 from bessemer.model.transformer import Transformer
 from bessemer.synthesize.conversations import Question
 from bessemer.synthesize.phrasings import REFUSAL
 from bessemer.synthesize.verify import Verdict, verify
-from bessemer.tokenization.tokenizer import train_bpe
+from bessemer.tokenization.chat import Message, render_prompt
+from bessemer.tokenization.tokenizer import load_tokenizer, train_bpe
 from bessemer.tokenization.tokens_stage import TokensConfig, encode_tokens
 from bessemer.training.dial import ModelDial, model_config
 from stage_helpers import artifact, said, stage_context, write_documents
@@ -23,8 +25,8 @@ from stage_helpers import artifact, said, stage_context, write_documents
 KEY = "Return the sum of a."
 
 
-def question(group="trained", kind="purpose", key: str | None = KEY):
-    return Question("What?", kind, "m.f", key or REFUSAL, key, group)
+def question(group="trained", kind="purpose", key: str | None = KEY, name="m.f"):
+    return Question(f"What is {name}?", kind, name, key or REFUSAL, key, group)
 
 
 def answer(text, ended=True, num_tokens=4, **asked):
@@ -149,6 +151,47 @@ def test_every_model_is_measured_side_by_side(inputs, tmp_path):
     summary = (context.output / "summary.txt").read_text()
     assert all(line in summary for line in said(context).splitlines())
     assert results["key_definition"] in summary
+
+
+def test_chats_mix_what_exists_with_what_does_not_and_repeat_no_question():
+    taught = [question(name=f"m.f{n}") for n in range(40)]
+    nonexistent = [question("nonexistent", key=None, name=f"m.g{n}") for n in range(9)]
+    chats = chats_of([*taught, *nonexistent], num_chats=8, num_turns=5)
+    asked = [each.name for chat in chats for each in chat]
+    assert [len(chat) for chat in chats] == [5] * 8
+    assert len(set(asked)) == 40
+    assert [sum(each.group == "nonexistent" for each in chat) for chat in chats] == [1] * 8
+    assert {place for chat in chats for place, each in enumerate(chat) if each.key is None} == set(range(5))
+    assert len(chats_of([*taught, *nonexistent], num_chats=60, num_turns=5)) == 9, "as many as there can be"
+    assert chats_of(taught[:3], num_chats=60, num_turns=5) == []
+
+
+def test_chat_figures_leave_out_the_first_turn():
+    turns = [
+        [answer("Wrong."), answer("Wrong.")],
+        [answer(KEY), answer("Wrong.")],
+        [answer(KEY), answer(KEY)],
+    ]
+    found = chat_figures(turns)
+    assert found["answer_accuracy_in_chat"] == proportion(3, 4)
+    assert found["answer_accuracy_last_turn"] == proportion(2, 2)
+
+
+def test_later_questions_of_a_chat_are_asked_after_the_answers_before(inputs, tmp_path):
+    """Greedy answers in a chat are those to the whole history, asked by itself."""
+    context = stage_context(tmp_path, *inputs)
+    folder = context.inputs["model"][0].folder
+    tokenizer, model = load_tokenizer(folder), load_model(folder)
+    engine, greedy = chat_engine(model, tokenizer), SamplingParams(temperature=0, max_new_tokens=4)
+    chats = [[question(name="a"), question(name="b")], [question(name="c"), question(name="d")]]
+    turns = ask_in_chats(engine, tokenizer, chats, greedy, context, "chats")
+    history = [
+        Message(role="user", content=chats[1][0].text),
+        Message(role="assistant", content=turns[0][1].text),
+        Message(role="user", content=chats[1][1].text),
+    ]
+    [alone] = engine.generate([render_prompt(tokenizer, history)], greedy, 0)
+    assert turns[1][1] == judge(chats[1][1], alone, tokenizer)
 
 
 def test_measuring_twice_gives_the_same_bytes(inputs, tmp_path):

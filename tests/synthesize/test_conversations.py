@@ -13,7 +13,6 @@ from bessemer.synthesize.conversations import (
     choose_subjects,
     follow_up_conversations,
     held_out_questions,
-    joined_conversations,
     known_conversations,
 )
 from bessemer.synthesize.facts import Fact
@@ -40,7 +39,6 @@ CONFIG = SynthesizeConfig(
     phrasings={"purpose": 4},
     nonexistent_questions=120,
     practice_unknown=80,
-    joined_share=0.0,
 )
 FACTS = some_facts()
 AMBIGUOUS = ambiguous_shorts([fact.name for fact in FACTS])
@@ -303,20 +301,3 @@ def test_kinds_left_out_of_the_phrasings_keep_their_default():
     assert set(CONFIG.phrasings) == {"purpose", "module", "returns", "arguments"}
     assert CONFIG.phrasings["purpose"] == 4
     assert CONFIG.phrasings["module"] == SynthesizeConfig().phrasings["module"]
-
-
-@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_joining_keeps_every_turn_and_bounds_the_length(share):
-    subjects = choose_subjects(FACTS, AMBIGUOUS, 2, generator())
-    wanted = {"purpose": 3, "module": 2, "returns": 2, "arguments": 2}
-    rows = known_conversations(subjects, wanted, Asker(generator()))
-    joined = joined_conversations(rows, share, 300, generator(1))
-    assert sorted(m["content"] for row in joined for m in row["messages"]) == sorted(
-        m["content"] for row in rows for m in row["messages"]
-    )
-    several = [row for row in joined if row["kind"] == "several"]
-    assert bool(several) == (share > 0)
-    for row in several:
-        assert 4 <= len(row["messages"]) <= 8
-        assert sum(len(m["content"]) for m in row["messages"]) <= 300
-        assert [m["role"] for m in row["messages"]] == ["user", "assistant"] * (len(row["messages"]) // 2)

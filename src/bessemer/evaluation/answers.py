@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bessemer.formats.jsonl import read_jsonl
+from bessemer.inference.chat import fit_history
 from bessemer.inference.engine import Completion, Engine
 from bessemer.inference.sampling import SamplingParams
 from bessemer.model.transformer import Transformer
@@ -69,6 +70,38 @@ def ask(
         judge(question, completion, tokenizer)
         for question, completion in zip(questions, completions, strict=True)
     ]
+
+
+def ask_in_chats(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    chats: Sequence[Sequence[Question]],
+    sampling: SamplingParams,
+    context: StageContext,
+    description: str,
+) -> list[list[Answer]]:
+    """Put the questions of each chat one after another, the model's own answers in between.
+
+    All chats hold equally many questions; a chat that outgrows the model forgets its beginning. Returns the answers of every turn: [turns][chats].
+    """
+    histories: list[list[Message]] = [[] for _ in chats]
+    turns: list[list[Answer]] = []
+    room = engine.model.config.max_position_embeddings - sampling.max_new_tokens
+    with context.progress(description, sum(map(len, chats)), "answers") as progress:
+        for questions in zip(*chats, strict=True):
+            for history, question in zip(histories, questions, strict=True):
+                history.append(Message(role="user", content=question.text))
+            prompts = [fit_history(tokenizer, history, room)[1] for history in histories]
+            completions = engine.generate(prompts, sampling, 0)
+            answers = [
+                judge(question, completion, tokenizer)
+                for question, completion in zip(questions, completions, strict=True)
+            ]
+            for history, answer in zip(histories, answers, strict=True):
+                history.append(Message(role="assistant", content=answer.text))
+            turns.append(answers)
+            progress.set(len(turns) * len(chats))
+    return turns
 
 
 def judge(question: Question, completion: Completion, tokenizer: Tokenizer) -> Answer:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bessemer.config import Config, Count
-from bessemer.evaluation.answers import Answer, ask, chat_engine, read_questions
+from bessemer.evaluation.answers import Answer, ask, ask_in_chats, chat_engine, read_questions
 from bessemer.evaluation.bits import bits_per_byte
 from bessemer.evaluation.statistics import Estimate, mean, proportion
 from bessemer.evaluation.table import format_table
@@ -39,6 +39,10 @@ class EvaluateConfig(Config):
     """Held-out tokens that are scored at most."""
     max_questions: Count | None = None
     """Ask only the first questions of each group; default all."""
+    chats: Count = Field(default=60, ge=0)
+    """Chats of several questions that are held with each model; 0 leaves them out."""
+    chat_turns: Count = Field(default=5, ge=2)
+    """Questions a chat."""
     compute_dtype: Literal["bfloat16", "float32"] = "float32"
     """Type of the matrix products."""
 
@@ -101,8 +105,44 @@ def _evaluate_model(
         return {"bits_per_byte": bits}, []
     greedy = SamplingParams(temperature=0, max_new_tokens=config.max_new_tokens)
     label = f"{artifact.stage} answers"
-    answers = ask(chat_engine(model, tokenizer), tokenizer, questions, greedy, 0, context, label)
-    return {"bits_per_byte": bits, **figures(answers)}, answers
+    engine = chat_engine(model, tokenizer)
+    answers = ask(engine, tokenizer, questions, greedy, 0, context, label)
+    row = {"bits_per_byte": bits, **figures(answers)}
+    chats = chats_of(questions, config.chats, config.chat_turns)
+    if chats:
+        turns = ask_in_chats(engine, tokenizer, chats, greedy, context, f"{artifact.stage} chats")
+        row |= chat_figures(turns)
+    return row, answers
+
+
+def chats_of(questions: Sequence[Question], num_chats: int, num_turns: int) -> list[list[Question]]:
+    """Chats whose every fifth question is about a name that does not exist, the others about taught objects.
+
+    Evenly spread over the questions of each group; fewer chats where there are too few questions.
+    """
+    taught = [question for question in questions if question.group == "trained"]
+    nonexistent = [question for question in questions if question.group == "nonexistent"]
+    wanted = [(chat + turn) % 5 == 4 for chat in range(num_chats) for turn in range(num_turns)]
+    while wanted and (wanted.count(False) > len(taught) or wanted.count(True) > len(nonexistent)):
+        wanted = wanted[:-num_turns]
+    spread = {
+        True: iter(nonexistent[:: len(nonexistent) // max(1, wanted.count(True)) or 1]),
+        False: iter(taught[:: len(taught) // max(1, wanted.count(False)) or 1]),
+    }
+    asked = [next(spread[is_nonexistent]) for is_nonexistent in wanted]
+    return [asked[start : start + num_turns] for start in range(0, len(asked), num_turns)]
+
+
+def chat_figures(turns: Sequence[Sequence[Answer]]) -> dict[str, Estimate]:
+    """Share of right answers over all turns after the first, and at the last one."""
+
+    def right(answers: Sequence[Answer]) -> Estimate:
+        return proportion(sum(a.judged.verdict is Verdict.RIGHT for a in answers), len(answers))
+
+    return {
+        "answer_accuracy_in_chat": right([answer for turn in turns[1:] for answer in turn]),
+        "answer_accuracy_last_turn": right(turns[-1]),
+    }
 
 
 def figures(answers: Sequence[Answer]) -> dict[str, Estimate]:

@@ -8,6 +8,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("bits_per_byte", "bits per byte", "{:.3f}"),
     ("answer_accuracy", "right, taught objects", "{:.1%}"),
     ("answer_accuracy_held_out_objects", "right, pretraining only", "{:.1%}"),
+    ("answer_accuracy_in_chat", "right, later in a chat", "{:.1%}"),
     ("made_up_rate", "made up", "{:.1%}"),
     ("stop_rate", "ends by itself", "{:.1%}"),
     ("answer_tokens", "tokens", "{:.1f}"),

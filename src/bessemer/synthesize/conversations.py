@@ -181,43 +181,6 @@ def follow_up_conversations(subjects: Sequence[Subject], count: int, asker: Aske
     return rows
 
 
-def joined_conversations(
-    rows: Sequence[dict[str, Any]], share: float, max_characters: int, generator: np.random.Generator
-) -> list[dict[str, Any]]:
-    """The same turns, with about `share` of the conversations joined to longer ones of two to four.
-
-    Without them a model has never seen a question after another one, and fails at it. Nothing is
-    said twice or left out; a joined conversation holds at most `max_characters`.
-    """
-    if share == 0:
-        return list(rows)
-    order = [rows[i] for i in generator.permutation(len(rows))]
-    num_joined = round(share * len(order))
-    result = order[num_joined:]
-    waiting: list[dict[str, Any]] = []
-    wanted, length = 0, 0
-    for row in order[:num_joined]:
-        characters = sum(len(message["content"]) for message in row["messages"])
-        if waiting and (len(waiting) == wanted or length + characters > max_characters):
-            result.append(_joined(waiting))
-            waiting, length = [], 0
-        if not waiting:
-            wanted = int(generator.integers(2, 5))
-        waiting.append(row)
-        length += characters
-    return result + ([_joined(waiting)] if waiting else [])
-
-
-def _joined(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    if len(rows) == 1:
-        return rows[0]
-    return {
-        "messages": [message for row in rows for message in row["messages"]],
-        "kind": "several",
-        "names": [name for row in rows for name in row["names"]],
-    }
-
-
 def unknown_kinds(name: str, known_shorts: frozenset[str]) -> list[QuestionKind]:
     """Kinds to ask about a fabricated name: a real short name does have a module."""
     is_real_short = name.rpartition(".")[2] in known_shorts

@@ -19,7 +19,6 @@ from bessemer.synthesize.conversations import (
     fabricated_names,
     follow_up_conversations,
     held_out_questions,
-    joined_conversations,
     known_conversations,
     nonexistent_questions,
     practice_questions,
@@ -53,10 +52,6 @@ class SynthesizeConfig(Config):
     """Share of the conversations that ask about something that does not exist."""
     follow_up_share: float = Field(default=0.06, ge=0, lt=1)
     """Share of the conversations with a second question that refers back."""
-    joined_share: float = Field(default=0.4, ge=0, le=1)
-    """Share of the conversations that are joined to longer ones about several things."""
-    joined_characters: Count = 360
-    """Most characters of a joined conversation: it must fit a row of `sft.sequence_length` tokens."""
     small_talk_repeats: int = Field(default=15, ge=0)
     """How often each greeting and the like occurs."""
     nonexistent_questions: Count = Field(default=600, ge=0)
@@ -117,9 +112,6 @@ def synthesize(config: SynthesizeConfig, context: StageContext) -> dict[str, Any
     ]
     practice = practice_questions(subjects, for_practice, shorts, asker)
     kinds = Counter(row["kind"] for row in conversations)
-    conversations = joined_conversations(
-        conversations, config.joined_share, config.joined_characters, generator
-    )
     write_jsonl(context.output / CONVERSATIONS, conversations)
     write_jsonl(context.output / QUESTIONS, [question.to_json() for question in questions])
     write_jsonl(context.output / PRACTICE, [question.to_json() for question in practice])

@@ -3,8 +3,6 @@
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
-import numpy as np
-
 from bessemer.errors import BessemerError
 from bessemer.training.batches import rng
 

@@ -14,9 +14,13 @@ from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
-from bessemer.training.batches import Batch, row_of_conversations, stack_rows
+from bessemer.training.batches import Batch, Row, rng, row_of_conversations, stack_rows
 from bessemer.training.execute import TrainingConfig, best_device, check_sequence_length, torch_dtype, train
+from bessemer.training.joining import join
 from bessemer.training.packing import PackedEpochs
+
+_JOINING = 1
+"""Keeps the generator of joining apart from that of packing, whose keys are (seed, epoch)."""
 
 
 class SftConfig(TrainingConfig):
@@ -26,6 +30,11 @@ class SftConfig(TrainingConfig):
     """Passes over the conversations."""
     micro_batches: Count = Field(default=1, ge=1)
     """Parts that a step's batch is computed in; the result is the same."""
+    join_share: float = Field(default=0.25, ge=0, lt=1)
+    """Probability that a conversation continues the one packed before it, as a later turn: so that a
+    model trained on single questions can answer the next one, too. Costs no tokens."""
+    join_after: float = Field(default=0.6, ge=0, le=1)
+    """Share of the steps that go by before joining begins: first what to say (docs/notebook.md)."""
 
 
 def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
@@ -48,15 +57,16 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
         f"{num_steps:,} steps of {config.tokens_per_step:,} tokens, {padding:.1%} padding"
     )
 
+    def row(number: int, join_share: float) -> Row:
+        conversations = [rendered[item] for item in packed.row(number)]
+        if join_share > 0:
+            conversations = join(conversations, join_share, rng(context.seed, _JOINING, number))
+        pairs = [(each.token_ids, each.loss_mask) for each in conversations]
+        return row_of_conversations(pairs, config.sequence_length, tokenizer.padding_id)
+
     def batches(step: int) -> list[Batch]:
-        rows = [
-            row_of_conversations(
-                [(rendered[i].token_ids, rendered[i].loss_mask) for i in packed.row(step * num_rows + row)],
-                config.sequence_length,
-                tokenizer.padding_id,
-            )
-            for row in range(num_rows)
-        ]
+        join_share = config.join_share if step >= config.join_after * num_steps else 0.0
+        rows = [row(step * num_rows + number, join_share) for number in range(num_rows)]
         return [batch.to(device) for batch in stack_rows(rows).split(config.micro_batches)]
 
     metrics = train(
