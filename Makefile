@@ -47,8 +47,11 @@ format: setup-dev ## Let ruff put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup-dev ## Every benchmark, each against its peer in one run
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: setup-dev ## Benchmarks, each against its peer in one run; those of curation need WARC=SAMPLES
+	$(BIN)/python benchmarks/cpu_kernels.py
+	@if [ -n "$(WARC)" ]; then $(BIN)/python benchmarks/warc_to_documents.py $(WARC); \
+	else echo "benchmarks/warc_to_documents.py is left out: give WARC files with WARC='a.warc.gz b.warc.gz'"; fi
+	@echo "benchmarks/heuristics.py needs the extra 'bench' and a folder of documents (--data): see its head"
 
 clean: ## Remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache

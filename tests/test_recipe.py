@@ -1,5 +1,6 @@
 """Recipes: every fault at once, each with its line and the nearest valid name; units, overrides, inputs."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -228,6 +229,74 @@ def test_an_override_names_the_stage_not_its_kind_and_may_rewire_it() -> None:
     recipe = resolve(GOOD, "second.from=first", "second.model={depth: 2}")
     assert recipe.stages[4].inputs == {"model": ("first",)}
     assert recipe.stages[4].config == TrainConfig(model=Shape(depth=2))
+
+
+class Limits(Config):
+    """Bounds."""
+
+    min: float | None = None
+    """Least."""
+    max: float | None = None
+    """Greatest."""
+
+
+class FilterConfig(Config):
+    """A config with mappings whose keys are the user's."""
+
+    rules: Mapping[str, bool | Limits] = {}
+    """Rule to switch or bounds."""
+    weights: Mapping[str, float] | None = None
+    """Host to weight."""
+
+
+def filters(options: str, *overrides: str) -> FilterConfig:
+    table = stage_table([Stage("filter", FilterConfig, (), "documents", _never)])
+    (plan,) = parse_recipe(f"stages: [{{filter: {options}}}]", "demo.yaml", overrides, table).stages
+    assert isinstance(plan.config, FilterConfig)
+    return plan.config
+
+
+@pytest.mark.parametrize(
+    ("options", "override", "expected"),
+    [
+        ("{}", "filter.rules.a.word_count.min=5", {"a.word_count": Limits(min=5)}),
+        ("{rules: {a.b: {max: 9}}}", "filter.rules.a.b.min=5", {"a.b": Limits(min=5, max=9)}),
+        ("{rules: {a.b: off}}", "filter.rules.a.b.min=5", {"a.b": Limits(min=5)}),
+        ("{rules: {a.min: off}}", "filter.rules.a.min=on", {"a.min": True}),
+        ("{rules: {a: {max: 9}}}", "filter.rules.a.b@c.max=8", {"a": Limits(max=9), "a.b@c": Limits(max=8)}),
+        ("{}", "filter.rules.a.grams_*=off", {"a.grams_*": False}),
+        ("{}", "filter.rules.a.b={min: 1}", {"a.b": Limits(min=1)}),
+    ],
+)
+def test_an_override_reaches_a_key_that_holds_dots(options: str, override: str, expected: dict) -> None:
+    assert filters(options, override).rules == expected
+
+
+def test_a_mapping_to_plain_values_takes_all_steps_as_one_key() -> None:
+    assert filters("{}", "filter.weights.docs.python.org=2").weights == {"docs.python.org": 2}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "filter.rules.a.b=of",
+            "rules.a.b: input should be a valid boolean, unable to interpret input, got 'of'; "
+            "a mapping of min, max is possible too",
+        ),
+        ("filter.rules.a.b={mn: 5}", "unknown key 'rules.a.b.mn'; did you mean 'min'?"),
+        (
+            "filter.rules.a.b.min=x",
+            "rules.a.b.min: input should be a valid number, unable to parse string as a number, got 'x'",
+        ),
+    ],
+)
+def test_a_fault_in_a_union_is_told_once_without_the_names_of_its_members(
+    override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        filters("{}", override)
+    assert str(error.value).split("\n  ")[1:] == [f"--set {override}: stage 'filter': {message}"]
 
 
 def test_wrong_overrides_are_refused_like_wrong_lines() -> None:

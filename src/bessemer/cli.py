@@ -12,6 +12,7 @@ import typer
 
 from bessemer.errors import BessemerError, ConfigError
 from bessemer.recipe import load_recipe
+from bessemer.runner.executors import LOCAL
 from bessemer.runner.layout import RunFolder
 from bessemer.runner.lineage import describe_lineage, trace
 from bessemer.runner.progress import reporter_for
@@ -57,6 +58,10 @@ def run(
     is_dry: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and why; do nothing.")
     ] = False,
+    on: Annotated[
+        str,
+        typer.Option("--on", metavar="PLACE", help="Where parallel parts run: local, ray or ray:ADDRESS."),
+    ] = LOCAL,
     runs_folder: RunsFolder = RUNS_FOLDER,
 ) -> None:
     """Bring a run up to date with a recipe: skip what is done, continue what was cut short."""
@@ -67,7 +72,7 @@ def run(
         typer.echo(describe_verdicts(verdicts))
         raise typer.Exit(1 if any(verdict.state == "damaged" for verdict in verdicts) else 0)
     try:
-        results = run_recipe(resolved, folder, reporter_for(sys.stdout), from_stage, until)
+        results = run_recipe(resolved, folder, reporter_for(sys.stdout), from_stage, until, on)
     except KeyboardInterrupt:
         again = "the same command without --from" if from_stage else "the same command"
         typer.echo(f"\nStopped. Finished work is kept: {again} continues from here.", err=True)
@@ -117,13 +122,58 @@ def why(
     as_json: AsJson = False,
     runs_folder: RunsFolder = RUNS_FOLDER,
 ) -> None:
-    """Why a document was kept or dropped: every rule's value and threshold."""
-    folder = find_artifact(run, ("documents",), runs_folder, verify=False).folder
-    explanation = imported("bessemer.curate.why:explain")(folder, document)
+    """Why a document was kept or dropped: every value and edit, its duplicates, and where it ended."""
+    explanation = imported("bessemer.curate.why:explain")(_documents(run, runs_folder), document)
     if as_json:
         _print_json(explanation)
     else:
-        typer.echo(imported("bessemer.curate.why:format_explanation")(explanation))
+        typer.echo(imported("bessemer.curate.why_text:format_explanation")(explanation))
+
+
+@app.command()
+def whatif(
+    run: Annotated[str, typer.Argument(metavar="RUN[:STAGE]")],
+    settings: Annotated[
+        list[str], typer.Argument(metavar="RULE.max=VALUE|RULE=off …", help="Other bounds, on or off.")
+    ],
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Documents to list; 0 lists all.")] = 10,
+    as_json: AsJson = False,
+    runs_folder: RunsFolder = RUNS_FOLDER,
+) -> None:
+    """What other rule settings would keep and drop, from the ledger alone."""
+    folder = _documents(run, runs_folder)
+    answer = imported("bessemer.curate.whatif:what_if")(folder, settings, limit or None)
+    if as_json:
+        _print_json(answer)
+    else:
+        typer.echo(imported("bessemer.curate.whatif_text:format_what_if")(answer))
+
+
+@app.command()
+def diff(
+    before: Annotated[str, typer.Argument(metavar="RUN_A[:STAGE]")],
+    after: Annotated[str, typer.Argument(metavar="RUN_B[:STAGE]")],
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Documents to list; 0 lists all.")] = 10,
+    as_json: AsJson = False,
+    runs_folder: RunsFolder = RUNS_FOLDER,
+) -> None:
+    """What two runs kept and dropped differently, and which settings and values differ."""
+    folders = _documents(before, runs_folder), _documents(after, runs_folder)
+    answer = imported("bessemer.curate.diff:compare")(*folders, limit or None)
+    if as_json:
+        _print_json(answer)
+    else:
+        typer.echo(imported("bessemer.curate.diff_text:format_comparison")(answer, (before, after)))
+
+
+@app.command()
+def review(
+    run: Annotated[str, typer.Argument(metavar="RUN[:STAGE]")],
+    seed: Annotated[int, typer.Option("--seed", help="Another seed shows other samples.")] = 0,
+    runs_folder: RunsFolder = RUNS_FOLDER,
+) -> None:
+    """Write a page to review the curation by: funnel, histograms, samples, edits, duplicates."""
+    typer.echo(imported("bessemer.curate.review:write_review")(_documents(run, runs_folder), seed=seed))
 
 
 @app.command()
@@ -179,6 +229,11 @@ def main() -> None:
     except BessemerError as error:
         typer.echo(f"bessemer: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def _documents(run: str, runs_folder: Path) -> Path:
+    """The folder of a run's curated documents; not verified, for these commands only look."""
+    return find_artifact(run, ("documents",), runs_folder, verify=False).folder
 
 
 def _print_json(document: Any) -> None:

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from bessemer.config import Config
 from bessemer.config_faults import describe_faults
+from bessemer.config_paths import dotted_way
 from bessemer.errors import ConfigError
 from bessemer.located_yaml import Located, parse_yaml, parse_yaml_value
 from bessemer.stages import STAGES, Need, Stage
@@ -77,7 +78,8 @@ class Recipe:
 def load_recipe(path: Path, overrides: Sequence[str] = (), table: Mapping[str, Stage] = STAGES) -> Recipe:
     """Read and resolve a recipe file. Raises ConfigError that lists every fault.
 
-    `overrides` are `stage.key[.sub]=value`, `name=value` or `seed=value`, with values in YAML.
+    `overrides` are `stage.key[.sub]=value`, `name=value` or `seed=value`, with values in YAML. A key may
+    hold dots where the config has a free mapping: `curate.rules.gopher.word_count.min=5`.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -197,11 +199,22 @@ class _Reading:
         elif steps[1:] == ("name",):
             self.faults.append(f"{place}: a stage can be renamed only in the recipe file")
         else:
-            entry = self.entries[names.index(steps[0])]
             try:
-                self.located.put((*entry.path, *steps[1:]), value, place)
+                self._put(self.entries[names.index(steps[0])], steps[1:], value, place)
             except LookupError as error:
                 self.faults.append(f"{place}: {error.args[0]}")
+
+    def _put(self, entry: _Entry, steps: tuple[str, ...], value: Any, place: str) -> None:
+        """Put an override's value where its steps lead in the options of a stage."""
+        options = self.located.value["stages"][entry.index][entry.stage.kind]
+        way = dotted_way(entry.stage.config_type(), options, steps)
+        holder = options
+        for step in way[:-1]:
+            holder = holder.get(step) if isinstance(holder, dict) else None
+        if isinstance(holder, bool):
+            # `rules.NAME.min=5` over `NAME: off`: the switch gives way to the mapping.
+            self.located.put((*entry.path, *way[:-1]), {}, place)
+        self.located.put((*entry.path, *way), value, place)
 
     def run_name(self, default: str) -> str:
         name = self.located.value.get("name", default)

@@ -78,7 +78,7 @@ STAGES: Mapping[str, Stage] = stage_table(
         Stage(
             kind="curate",
             config="bessemer.curate.stage:CurateConfig",
-            needs=(Need("pages"),),
+            needs=(Need("pages", every=True),),
             makes="documents",
             run="bessemer.curate.stage:curate",
         ),

@@ -56,13 +56,22 @@ def test_documents_become_resources_named_relative_to_their_folder(tmp_path):
     assert str(tmp_path).encode() not in b"".join(page.block for page in records_of(output))
 
 
-def test_the_bytes_depend_on_the_content_of_the_files_alone(tmp_path):
+def test_pages_carry_the_date_of_their_file_unless_the_config_names_one(tmp_path):
+    (tmp_path / "a.txt").write_text("words")
+    os.utime(tmp_path / "a.txt", (1_600_000_000, 1_600_000_000))
+    _, dated = collect_path(tmp_path / "run-1", str(tmp_path / "a.txt"))
+    _, named = collect_path(tmp_path / "run-2", str(tmp_path / "a.txt"), fetched_at="2024-05-06")
+    assert [page.date for page in pages_of(dated)] == ["2020-09-13T12:26:40Z"]
+    assert [page.date for page in pages_of(named)] == ["2024-05-06T00:00:00Z"]
+
+
+def test_with_a_date_in_the_config_the_bytes_depend_on_the_content_of_the_files_alone(tmp_path):
     first = make_corpus(tmp_path / "one" / "corpus")
     second = tmp_path / "two" / "corpus"
     shutil.copytree(first, second)
     os.utime(second / "b.txt", (1, 1))
-    _, one = collect_path(tmp_path / "run-1", str(first))
-    _, two = collect_path(tmp_path / "run-2", str(second))
+    _, one = collect_path(tmp_path / "run-1", str(first), fetched_at="2024-05-06")
+    _, two = collect_path(tmp_path / "run-2", str(second), fetched_at="2024-05-06")
     assert files_of(one) == files_of(two)
 
 

@@ -98,10 +98,13 @@ def reference_values(text: str) -> dict[str, float]:
         "gopher.duplicate_paragraph_characters": _ratio(paragraph_copy_characters, characters),
         **_ngram_values(words),
         "c4.sentences": sentences,
+        "c4.sentences@v1": sentences,
+        "c4.long_lines": sum(len(line) >= 200 for line in lines),
         "c4.curly_bracket": text.count("{"),
         "c4.lorem_ipsum": text.lower().count("lorem ipsum"),
         "fineweb.terminal_lines": _ratio(sum(map(ends_sentence, lines)), len(lines)),
         "fineweb.duplicate_line_characters": _ratio(line_copy_characters, characters),
+        "fineweb.duplicate_line_characters@appendix": _ratio(line_copy_characters, characters),
         "fineweb.short_lines": _ratio(sum(len(line) < 30 for line in lines), len(lines)),
         "fineweb.newlines_per_word": _ratio(text.count("\n"), len(words)),
     }

@@ -12,7 +12,7 @@ import pytest
 from curate_helpers import WEB_SAMPLES, Recorder, file_bytes, html_page, prose, stage_context, write_pages
 
 from bessemer.curate.config import CurateConfig
-from bessemer.curate.rules import DROP_RULES
+from bessemer.curate.measure import ALWAYS_MEASURED
 from bessemer.curate.stage import curate
 from bessemer.errors import BessemerError
 from bessemer.formats.documents import scan_documents
@@ -48,7 +48,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(pages: Path, work: Path, **settings: object) -> dict:
-    config = CurateConfig.model_validate({"records_per_shard": 20, "workers": 1} | settings)
+    config = CurateConfig.model_validate({"shard_bytes": 8000, "workers": 1} | settings)
     return curate(config, stage_context(pages, work))
 
 
@@ -108,14 +108,18 @@ def test_the_ledger_holds_values_of_rules_that_are_off(pages: Path, tmp_path: Pa
     assert short["verdict"].item() == "kept"
     assert short["gopher.word_count"].item() == 4
     measured = ledger.filter(pl.col("language").is_not_null())
-    assert measured.select(DROP_RULES).null_count().sum_horizontal().item() == 0
+    assert measured.select(ALWAYS_MEASURED).null_count().sum_horizontal().item() == 0
 
 
 def test_any_number_of_workers_gives_the_same_bytes(pages: Path, tmp_path: Path):
     for workers in (1, 2, 3):
         run(pages, tmp_path / str(workers), workers=workers)
     expected = file_bytes(tmp_path / "1" / "output")
-    assert set(expected) == {"documents-00000.parquet", "ledger-00000.parquet"}
+    assert set(expected) == {
+        "documents-00000.parquet",
+        "duplicate_pairs-00000.parquet",
+        "ledger-00000.parquet",
+    }
     for workers in ("2", "3"):
         assert file_bytes(tmp_path / workers / "output") == expected
 
@@ -137,7 +141,7 @@ from bessemer.curate.config import CurateConfig
 from bessemer.curate.stage import curate
 
 if __name__ == "__main__":
-    config = CurateConfig(records_per_shard=5, workers=2)
+    config = CurateConfig(shard_bytes=2000, workers=2)
     curate(config, stage_context(Path(sys.argv[1]), Path(sys.argv[2])))
 """
 
@@ -160,7 +164,7 @@ def test_a_run_killed_in_the_middle_continues_to_the_same_bytes(pages: Path, tmp
     (work / "output" / "documents-00000.parquet").write_bytes(b"leftover")
     (work / "output" / ".ledger-00000.parquet.partial").write_bytes(b"leftover")
 
-    config = CurateConfig(records_per_shard=5, workers=1)
+    config = CurateConfig(shard_bytes=2000, workers=1)
     context = stage_context(pages, work)
     curate(config, context)
     curate(config, stage_context(pages, tmp_path / "undisturbed"))
@@ -175,7 +179,7 @@ def test_shards_that_are_damaged_or_of_another_config_are_not_trusted(pages: Pat
     run(pages, tmp_path / "damaged")
     scratch = tmp_path / "damaged" / "scratch"
     (scratch / "shard-00000.parquet").write_bytes((scratch / "shard-00000.parquet").read_bytes()[:-7])
-    (scratch / "shard-00001.signatures.npy").unlink()
+    (scratch / "shard-00001.bands.npy").unlink()
     (scratch / "shard-00002.json").write_text("{")
     run(pages, tmp_path / "damaged")
     assert file_bytes(tmp_path / "damaged" / "output") == file_bytes(tmp_path / "clean" / "output")

@@ -6,7 +6,7 @@ import pytest
 from curate_helpers import html_page
 
 from bessemer.curate.extraction import ExtractionFault, clean, decode, extract_html
-from bessemer.curate.kernels.nesting import nesting_depth
+from bessemer.curate.kernels.page_shape import page_shape
 from bessemer.curate.language import identify_language
 from bessemer.curate.records import read_candidate
 from bessemer.formats.warc import WarcDamage, WarcRecord
@@ -81,8 +81,8 @@ def test_pages_nested_ten_thousand_levels_deep_are_dropped_and_flat_ones_are_not
     with pytest.raises(ExtractionFault, match="nest too deeply"):
         extract_html("<div>" * 10_000 + "deep" + "</div>" * 10_000, 2000)
     flat = "<div><p>text<br>more</div>" * 3000
-    assert nesting_depth(flat) == 1
-    assert nesting_depth("<ul><li><UL><LI>x</ul></ul><!-- no --> a < b") == 2
+    assert page_shape(flat).depth == 1
+    assert page_shape("<ul><li><UL><LI>x</ul></ul><!-- no --> a < b").depth == 2
     assert extract_html(flat, 2000).text
 
 

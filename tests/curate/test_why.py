@@ -8,7 +8,8 @@ from curate_helpers import html_page, prose, stage_context, write_pages
 
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.stage import curate
-from bessemer.curate.why import explain, format_explanation
+from bessemer.curate.why import explain
+from bessemer.curate.why_text import format_explanation
 from bessemer.errors import BessemerError
 
 

@@ -2,13 +2,14 @@
 
 import re
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 from export_world import RECIPE, run_small
 
-from bessemer.export.card import model_card
+from bessemer.export.card import _data, model_card
 from bessemer.export.view import view_of_folder
 from bessemer.inference.chat import answer_once
 from bessemer.runner.manifest import read_manifest
@@ -76,10 +77,17 @@ def test_the_lineage_holds_the_digests_of_the_manifests(small_run: Path, card: s
     assert rows["sft"][3] == "tokenizer, base"
 
 
-def test_data_without_dates_has_no_made_up_cutoff(card: str) -> None:
-    assert "Knowledge cutoff: unknown" in card
-    assert "It knows nothing newer" not in card
+def test_the_cutoff_is_the_date_of_the_newest_file(small_run: Path, card: str) -> None:
+    changed = datetime.fromtimestamp((small_run.parents[1] / "pages.jsonl").stat().st_mtime, UTC)
+    assert f"Knowledge cutoff: {changed:%Y-%m-%dT%H:%M:%SZ}" in card
+    assert f"It knows nothing newer than {changed:%Y-%m-%d}" in card
     assert "4 entered curation, 3 were kept" in card
+
+
+def test_data_without_dates_has_no_made_up_cutoff(tmp_path: Path) -> None:
+    run_small(tmp_path, overrides=["collect.fetched_at=1970-01-01T00:00:00Z"], until="curate")
+    told = _data(view_of_folder(tmp_path / "runs/small"))
+    assert "Knowledge cutoff: unknown" in told
 
 
 def test_a_base_model_is_not_called_an_assistant(tmp_path: Path) -> None:
@@ -105,3 +113,11 @@ def test_the_snippet_runs_and_answers_as_we_do(
     monkeypatch.chdir(shutil.copytree(small_run / "export", tmp_path / "model"))
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip() == ours
+
+
+def test_documentation_without_dates_is_no_newer_than_its_installation(small_run: Path) -> None:
+    """What the built-in corpus says of itself in its manifest stands in for the dates of its pages."""
+    view = view_of_folder(small_run)
+    [pages] = view.of_kind("pages")
+    pages.manifest.metrics["no_newer_than"] = "2999-01-02T03:04:05Z"
+    assert "Knowledge cutoff: 2999-01-02T03:04:05Z" in _data(view)

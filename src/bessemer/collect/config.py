@@ -1,102 +1,78 @@
 """Where raw pages come from, and how politely a crawl behaves."""
 
-import re
+from datetime import date, datetime
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bessemer.collect.common_crawl.config import CommonCrawlConfig
+from bessemer.collect.crawl_config import DEFAULT_MAX_PAGES, CrawlConfig
+from bessemer.collect.hub_config import HubConfig
 from bessemer.config import Bytes, Config, Count, Seconds
 
-Format = Literal["auto", "warc", "text", "html", "markdown", "jsonl", "parquet"]
-PROJECT_NOTE = "language-model corpus crawler; obeys robots.txt"
+Format = Literal[
+    "auto",
+    "text",
+    "html",
+    "markdown",
+    "code",
+    "transcript",
+    "pdf",
+    "epub",
+    "jsonl",
+    "parquet",
+    "arrow",
+    "warc",
+]
 
-
-class CrawlConfig(Config):
-    """How the crawler fetches. The defaults are polite to strangers' servers."""
-
-    user_agent: str | None = None
-    """Sent with every request, and matched against robots.txt. Default: bessemer, its version, and a note."""
-    contact: str = ""
-    """A URL or mail address of the person who runs the crawl, added to the default user agent."""
-    delay_s: Seconds = Field(default=1.0, ge=0)
-    """Least time between two requests to one host; a longer Crawl-delay in robots.txt wins."""
-    max_crawl_delay_s: Seconds = Field(default=60.0, ge=0)
-    """A host that asks for a longer delay than this is left alone."""
-    max_concurrency: int = Field(default=16, ge=1)
-    """Requests in flight over all hosts."""
-    max_concurrency_per_host: int = Field(default=1, ge=1)
-    """Requests in flight to one host."""
-    timeout_s: Seconds = Field(default=30.0, gt=0)
-    """For one request, from connecting to the last byte."""
-    max_bytes: Bytes = Field(default=5 << 20, ge=1)
-    """A longer body is dropped and reported, not cut: half a page is no page."""
-    max_decoded_bytes: Bytes = Field(default=50 << 20, ge=1)
-    """Bound after decompression; more is dropped as a decompression bomb."""
-    max_depth: int = Field(default=10, ge=0)
-    """Links from a seed; 0 fetches the seeds alone."""
-    max_redirects: int = Field(default=5, ge=0)
-    """Redirects followed in a row."""
-    max_retries: int = Field(default=3, ge=0)
-    """Further attempts after 429, 503 and failed connections."""
-    retry_delay_s: Seconds = Field(default=1.0, ge=0)
-    """Wait before the first retry, doubled each time; a Retry-After up to a minute wins."""
-    pages_per_commit: int = Field(default=100, ge=1)
-    """A killed crawl continues from the last multiple of this, or from 10 s before."""
-    same_host: bool = True
-    """Stay on the hosts of the seeds."""
-    include: tuple[str, ...] = ()
-    """Regular expressions; when given, a link is followed only if one is found in its URL."""
-    exclude: tuple[str, ...] = ()
-    """Regular expressions; a link is not followed if one is found in its URL."""
-    content_types: tuple[str, ...] = ("text/html", "application/xhtml+xml", "text/plain")
-    """Everything else is dropped before its body is read."""
-    respect_robots: bool = True
-    """Obey robots.txt (RFC 9309) and nofollow marks. Switch it off for your own hosts only."""
-    allow_private_hosts: bool = False
-    """Also fetch from loopback, private and link-local addresses."""
-    resolve: dict[str, str] = Field(default={})
-    """Host name → `ADDRESS:PORT` to connect to instead, as curl's --resolve; may be a private address."""
-
-    @field_validator("include", "exclude")
-    @classmethod
-    def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-        return patterns
-
-    @field_validator("resolve")
-    @classmethod
-    def _names_a_port(cls, resolve: dict[str, str]) -> dict[str, str]:
-        for host, target in resolve.items():
-            if not re.fullmatch(r".+:\d{1,5}", target):
-                raise ValueError(f"resolve {host!r}: expected ADDRESS:PORT, got {target!r}")
-        return resolve
+_SOURCES = ("urls", "path", "common_crawl", "hub")
+"""Fields of which one says where the pages come from."""
 
 
 class CollectConfig(Config):
-    """One source of raw pages: the built-in corpus, a crawl from seed URLs, or local files."""
+    """One source of raw pages: the built-in corpus, a crawl from seed URLs, Common Crawl, local files, or
+    a data set of the Hugging Face hub."""
 
-    source: Literal["builtin", "urls", "path"] = "builtin"
-    """Follows from `urls` or `path` when one of them is given."""
+    source: Literal["builtin", "urls", "path", "common_crawl", "hub"] = "builtin"
+    """Follows from the field of that name when it is given; may also hold it: `source: {path: corpus/}`."""
     urls: tuple[str, ...] = ()
     """Seeds of a crawl."""
     path: str | tuple[str, ...] = ()
     """Files, folders or glob patterns, relative to the working directory."""
     format: Format = "auto"
     """Kind of the files under `path`; `auto` goes by each name's extension."""
+    common_crawl: CommonCrawlConfig | None = None
+    """Files or single pages of a Common Crawl archive."""
+    hub: HubConfig | None = None
+    """A data set of the Hugging Face hub, by name. One on disk is read with `path`."""
     text_column: str = "text"
-    """JSONL and Parquet: the column that holds the document."""
+    """Rows (JSONL, Parquet, Arrow): the column that holds the document."""
     id_column: str | None = None
-    """JSONL and Parquet: the column that names the document; handed on as `id`."""
+    """Rows: the column that names the document; its URL ends in it. Default: `id` where there is one."""
     url_column: str | None = None
-    """JSONL and Parquet: the column that holds the document's URL; handed on as `url`."""
+    """Rows: the column that holds the document's URL; handed on as `url`."""
+    source_column: str = "source"
+    """Rows: the column that says where the document came from."""
+    licence_column: str | None = None
+    """Rows: the column that holds the document's licence. Default: `licence` or `license`."""
+    date_column: str | None = None
+    """Rows: the column that says when the document was fetched (ISO 8601, or seconds since 1970)."""
+    metadata_columns: tuple[str, ...] | None = None
+    """Rows: the other columns to keep. Default: all but binary ones."""
+    source_name: str | None = None
+    """What documents from files name as their source. Default: the folder or file that `path` names."""
+    licence: str | None = None
+    """Licence of the documents, as an SPDX expression; what a file or row says about itself wins."""
+    fetched_at: str | None = None
+    """ISO 8601 date of the documents. Default: when the file was last changed; what a row says wins."""
     max_document_bytes: Bytes = Field(default=32 << 20, ge=1, le=64 << 20)
-    """A longer row or text file is dropped and reported."""
+    """A longer row, text file, or text of a PDF or EPUB is dropped and reported."""
+    document_cpu_s: Seconds = Field(default=60.0, ge=1)
+    """PDF and EPUB: a file whose parser runs for longer (processor time) is dropped and reported."""
+    document_memory_bytes: Bytes = Field(default=2 << 30, ge=256 << 20)
+    """PDF and EPUB: a file whose parser needs more (address space) is dropped and reported."""
     max_pages: Count | None = Field(default=None, ge=1)
-    """Stop a crawl (also of the built-in corpus) after so many pages."""
+    """Stop a crawl (also of the built-in corpus) after so many pages. Default with `urls`: 10,000."""
     max_file_bytes: Bytes = Field(default=256 << 20, ge=1)
     """Size at which the next WARC file begins."""
     builtin_modules: tuple[str, ...] | None = None
@@ -104,30 +80,56 @@ class CollectConfig(Config):
     builtin_packages: tuple[str, ...] = ("numpy", "polars", "pyarrow", "torch")
     """Built-in corpus: installed packages that get one page for each public function and class."""
     builtin_deadline_s: Seconds = Field(default=60.0, gt=0)
-    """Built-in corpus: a module that takes longer to document is skipped and reported."""
+    """Built-in corpus: a module that takes longer to document is tried once more, with ten times as much;
+    then the stage stops."""
     crawl: CrawlConfig = CrawlConfig()
     """How the crawler behaves; the built-in corpus is crawled too, without delay."""
 
     @model_validator(mode="before")
     @classmethod
     def _infer_source(cls, values: object) -> object:
-        if isinstance(values, dict) and "source" not in values:
-            given = [name for name in ("urls", "path") if values.get(name)]
-            if len(given) == 1:
-                return {**values, "source": given[0]}
-            if len(given) == 2:
-                raise ValueError("urls and path are both given; use one collect stage for each")
+        if not isinstance(values, dict):
+            return values
+        if isinstance(values.get("source"), dict):
+            inside = values["source"]
+            if len(inside) != 1 or (name := next(iter(inside))) not in _SOURCES:
+                raise ValueError(f"source: takes one of {', '.join(_SOURCES)}, or builtin")
+            if name in values:
+                raise ValueError(f"{name} is given twice, once inside source")
+            values = {**values, "source": name, name: inside[name]}
+        elif "source" not in values:
+            given = [name for name in _SOURCES if values.get(name)]
+            if len(given) > 1:
+                raise ValueError(f"{' and '.join(given)} are both given; use one collect stage for each")
+            values = {**values, "source": given[0]} if given else values
+        if values.get("source") == "urls" and "max_pages" not in values:
+            values = {**values, "max_pages": DEFAULT_MAX_PAGES}
         return values
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> "CollectConfig":
-        for name in ("urls", "path"):
+        for name in _SOURCES:
             is_given = bool(getattr(self, name))
             if self.source == name and not is_given:
                 raise ValueError(f"source: {name} needs {name}: to be given")
             if self.source != name and is_given:
                 raise ValueError(f"{name} is given, but source is {self.source}; remove one of them")
         return self
+
+    @field_validator("fetched_at", mode="before")
+    @classmethod
+    def _yaml_dates_are_texts(cls, value: object) -> object:
+        return value.isoformat() if isinstance(value, date) else value  # a datetime is a date, too
+
+    @field_validator("fetched_at")
+    @classmethod
+    def _is_a_date(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError(f"{value!r} is no date; write it as 2026-01-31") from None
+        return value
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from bessemer.collect.clock import Clock, warc_date
-from bessemer.collect.config import CrawlConfig
+from bessemer.collect.crawl_config import CrawlConfig
 from bessemer.collect.failures import FailureLog
 from bessemer.collect.fetch import REDIRECTS, Exchange, Fetcher, FetchFailed, user_agent
 from bessemer.collect.frontier import CrawlProgress, Entry, Frontier

@@ -1,4 +1,4 @@
-"""`crawl.jsonl`: one line for each URL, file or row that was tried and gave no page."""
+"""`crawl.jsonl`: one line for each URL, file or row that was tried and gave no page, or a faulty one."""
 
 import json
 import os
@@ -10,6 +10,8 @@ FAILURES_NAME = "crawl.jsonl"
 
 class FailureLog:
     """Appends `{"url": …, "reason": …}` lines; reopened at an offset, it drops what lies beyond.
+
+    Lines with `"kept": true` are faults of pages that are in the archive all the same.
 
     The file exists only if something failed. Use it as a context manager.
     """
@@ -31,12 +33,13 @@ class FailureLog:
             self._file.close()
             self._file = None
 
-    def add(self, url: str, reason: str) -> None:
-        """Report one failure."""
+    def add(self, url: str, reason: str, is_kept: bool = False) -> None:
+        """Report one failure, or (`is_kept`) a fault of a page that is in the archive all the same."""
         if self._file is None:
             self._file = self._path.open("ab")
         # ASCII, because a URL or a reason may quote text that UTF-8 cannot hold.
-        line = json.dumps({"url": url, "reason": reason}).encode() + b"\n"
+        told = {"url": url, "reason": reason, **({"kept": True} if is_kept else {})}
+        line = json.dumps(told).encode() + b"\n"
         self._file.write(line)
         self._offset += len(line)
 
@@ -58,10 +61,13 @@ def first_failure(folder: Path) -> str | None:
     return f"{line['url']}: {line['reason']}"
 
 
-def count_failures(folder: Path) -> Counter[str]:
-    """Failures by kind: the reason up to its first colon."""
+def count_failures(folder: Path, is_kept: bool = False) -> Counter[str]:
+    """Failures by kind: the reason up to its first colon. With `is_kept`, faults of pages that were kept."""
     path = folder / FAILURES_NAME
     if not path.exists():
         return Counter()
     with path.open("rb") as file:
-        return Counter(json.loads(line)["reason"].partition(":")[0] for line in file)
+        told = map(json.loads, file)
+        return Counter(
+            line["reason"].partition(":")[0] for line in told if line.get("kept", False) == is_kept
+        )

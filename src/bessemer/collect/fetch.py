@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpcore
 
 from bessemer.collect.addresses import ForbiddenAddress, GuardedBackend
-from bessemer.collect.config import PROJECT_NOTE, CrawlConfig
+from bessemer.collect.crawl_config import PROJECT_NOTE, CrawlConfig
 from bessemer.collect.urls import origin_of, request_target
 from bessemer.formats.http_message import HttpResponse
 

@@ -1,33 +1,44 @@
 """Which local files a collect stage reads, what kind each is, and what each is called in the corpus."""
 
 import glob
+import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 from urllib.parse import quote
 
 from bessemer.collect.config import Format
+from bessemer.collect.readers.compressed import COMPRESSION_SUFFIXES
+from bessemer.collect.readers.programming import programming_language
 from bessemer.errors import BessemerError, ConfigError
 
 _EXTENSIONS: dict[str, Format] = {
     ".warc": "warc",
-    ".warc.gz": "warc",
     ".wet": "warc",
-    ".wet.gz": "warc",
     ".txt": "text",
     ".text": "text",
+    ".rst": "text",
     ".html": "html",
     ".htm": "html",
     ".xhtml": "html",
     ".md": "markdown",
     ".markdown": "markdown",
     ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl",
     ".ndjson": "jsonl",
-    ".ndjson.gz": "jsonl",
+    ".srt": "transcript",
+    ".vtt": "transcript",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".pdf": "pdf",
+    ".epub": "epub",
 }
+"""Kinds beside source code, which `readers.programming` knows."""
+_COMPRESSIBLE = ("text", "html", "markdown", "jsonl", "transcript", "code")
+_DATASET_INFO, _DATASET_STATE, _DATASET_SPLITS = "dataset_info.json", "state.json", "dataset_dict.json"
+_MAX_INFO_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,44 +50,96 @@ class SourceFile:
     """Relative, with forward slashes; free of this machine's folders."""
     format: Format
     """`auto` when the extension says nothing: the file is reported and left out."""
+    licence: str | None = None
+    """What a data set says of its files."""
+    url: str | None = None
+    """Where it was downloaded from."""
+    fault: str | None = None
+    """Why there is nothing to read at `path`."""
 
     @property
     def uri(self) -> str:
-        """`file:` and the name, percent-encoded."""
-        return "file:" + quote(os.fsencode(self.name))
+        """Its URL, else `file:` and the name, percent-encoded."""
+        return self.url or "file:" + quote(os.fsencode(self.name))
 
 
 def find_source_files(patterns: tuple[str, ...], file_format: Format) -> list[SourceFile]:
     """Every file that the patterns name, in the order of patterns, then of names.
 
-    Hidden files are left out. Raises BessemerError for a pattern that names nothing, and ConfigError
-    for a single file whose extension does not say what it is.
+    Hidden files are left out, and of folders that `datasets.save_to_disk` wrote, all but the data set's
+    own tables. Raises BessemerError for a pattern that names nothing, and ConfigError for a single file
+    whose extension does not say what it is.
     """
     found: dict[str, SourceFile] = {}
     for number, pattern in enumerate(patterns, start=1):
         root, paths = _expand(pattern)
         # Names begin with the folder's own name, and, where two folders share it, with a number.
         base = root.resolve().parent
-        for path in paths:
+        for path, licence in _without_bookkeeping(paths):
             name = (root.resolve() / path.relative_to(root)).relative_to(base).as_posix()
             if name in found:
                 name = f"{number}/{name}"
-            kind = file_format if file_format != "auto" else format_of(path)
+            kind = file_format if file_format != "auto" else format_of(path.name)
             if kind == "auto" and path == root:
                 known = ", ".join(sorted(_EXTENSIONS))
+                kinds = ", ".join(kind for kind in get_args(Format) if kind != "auto")
                 raise ConfigError(
-                    f"cannot tell what kind of file {pattern!r} is from its name (known: {known}); "
-                    "say so with format: text, html, markdown, jsonl, parquet or warc"
+                    f"cannot tell what kind of file {pattern!r} is from its name (known: {known}, and those "
+                    f"of programming languages); say so with format: {kinds}"
                 )
-            found[name] = SourceFile(path, name, kind)
+            found[name] = SourceFile(path, name, kind, licence)
     return list(found.values())
 
 
-def format_of(path: Path) -> Format:
-    """Kind by the longest known extension, `auto` when none is known."""
-    name = path.name.lower()
-    known = [extension for extension in _EXTENSIONS if name.endswith(extension)]
-    return _EXTENSIONS[max(known, key=len)] if known else "auto"
+def format_of(name: str) -> Format:
+    """Kind by the extension before a suffix of compression; `auto` when that says nothing."""
+    name = name.lower()
+    suffix = next((suffix for suffix in COMPRESSION_SUFFIXES if name.endswith(suffix)), "")
+    name = name.removesuffix(suffix)
+    kind: Format = "code" if programming_language(name) else _EXTENSIONS.get(Path(name).suffix, "auto")
+    is_readable = not suffix or kind in _COMPRESSIBLE or (kind == "warc" and suffix == ".gz")
+    return kind if is_readable else "auto"
+
+
+def _without_bookkeeping(paths: list[Path]) -> Iterator[tuple[Path, str | None]]:
+    """Files and their licence; of a saved data set, the tables that its state names, in that order."""
+    folders = {path.parent for path in paths if path.name == _DATASET_STATE}
+    tables = {folder: _tables_of(folder) for folder in folders}
+    told: set[Path] = set()
+    for path in paths:
+        names = tables.get(path.parent)
+        if names is None:
+            if path.name != _DATASET_SPLITS:
+                yield path, None
+        elif path.parent not in told:
+            told.add(path.parent)
+            licence = _licence_of(path.parent)
+            here = {other.name: other for other in paths if other.parent == path.parent}
+            yield from ((here[name], licence) for name in names if name in here)
+
+
+def _tables_of(folder: Path) -> list[str] | None:
+    """File names of a data set that `datasets.save_to_disk` wrote; None when the folder is none."""
+    state = _read_json(folder / _DATASET_STATE)
+    files = state.get("_data_files")
+    if not isinstance(files, list) or not (folder / _DATASET_INFO).is_file():
+        return None
+    names = [file.get("filename") for file in files if isinstance(file, dict)]
+    return [name for name in names if isinstance(name, str)]
+
+
+def _licence_of(folder: Path) -> str | None:
+    licence = _read_json(folder / _DATASET_INFO).get("license")
+    return licence if isinstance(licence, str) and licence.strip() else None
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            value = json.loads(file.read(_MAX_INFO_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _expand(pattern: str) -> tuple[Path, list[Path]]:

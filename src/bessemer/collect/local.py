@@ -5,45 +5,67 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from bessemer.collect.clock import file_epoch, warc_date
-from bessemer.collect.config import CollectConfig, Format
+from bessemer.collect.clock import fixed_epoch, warc_date
+from bessemer.collect.config import CollectConfig
 from bessemer.collect.failures import FailureLog
 from bessemer.collect.files import SourceFile, find_source_files
-from bessemer.collect.rows import BadRow, Row, read_jsonl, read_parquet
+from bessemer.collect.readers.columnar import read_arrow, read_parquet
+from bessemer.collect.readers.guarded import GuardedReader
+from bessemer.collect.readers.jsonl import read_jsonl
+from bessemer.collect.readers.pages import Fault, Page, bounded_facts
+from bessemer.collect.readers.rows import iso_date
+from bessemer.collect.readers.text import CONTENT_TYPES, read_document
+from bessemer.collect.readers.transcripts import read_transcript
+from bessemer.collect.verification import wrong_digest
+from bessemer.errors import ConfigError
 from bessemer.formats.warc import WarcDamage, read_warc
 from bessemer.formats.warc_writer import WarcHead, WarcPosition, WarcWriter
 from bessemer.runner.context import StageContext
 from bessemer.runner.files import write_atomically
 from bessemer.runner.manifest import digest_of_json
 
-_CONTENT_TYPES: dict[Format, str] = {"text": "text/plain", "html": "text/html", "markdown": "text/markdown"}
 _PAGE_TYPES = {"response", "resource", "conversion"}
 _STATE_NAME = "local.json"
+_ROW_READERS = {"jsonl": read_jsonl, "parquet": read_parquet, "arrow": read_arrow}
+_FRAGMENT_SAFE = "/?:@!$&'()*+,;=-._~"
+"""RFC 3986, section 3.5."""
+_LAST_EPOCH_S = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 
 def collect_files(config: CollectConfig, context: StageContext, head: WarcHead) -> int:
+    """Write the pages of every file that `config.path` names. Returns how many pages there are."""
+    return collect_source_files(find_source_files(config.paths, config.format), config, context, head)
+
+
+def collect_source_files(
+    files: list[SourceFile], config: CollectConfig, context: StageContext, head: WarcHead
+) -> int:
     """Write every file's pages to the output. Returns how many pages there are.
 
     Done files are remembered in scratch, each with the offsets that the output had reached; a file
     that was interrupted is done again from its start.
     """
-    files = find_source_files(config.paths, config.format)
+    if any(file.format == "pdf" for file in files):
+        _require_pypdf()
     state_path = context.scratch / _STATE_NAME
-    listing = digest_of_json([(file.name, file.path.stat().st_size) for file in files])
+    listing = digest_of_json([_state_of(file) for file in files])
     state = _load_state(state_path, listing)
     num_pages: int = state["num_pages"]
-    collected = _LocalCollector(config, context.output, warc_date(file_epoch()))
     position = WarcPosition(**state["position"])
     with (
+        GuardedReader(config) as guarded,
         FailureLog(context.output, state["failures_offset"]) as failures,
         WarcWriter(context.output, head, config.max_file_bytes, position) as writer,
         context.progress("collect", total=len(files), unit="files") as progress,
     ):
+        collector = _LocalCollector(config, context.output, guarded)
         for number in range(state["num_files"], len(files)):
-            num_pages += collected.add(files[number], number, writer, failures)
+            num_pages += collector.add(files[number], number, writer, failures)
             done = {
                 "listing": listing,
                 "num_files": number + 1,
@@ -57,59 +79,102 @@ def collect_files(config: CollectConfig, context: StageContext, head: WarcHead) 
 
 
 class _LocalCollector:
-    """Adds one file after another; each kind of file has a method."""
+    """Adds one file after another."""
 
-    def __init__(self, config: CollectConfig, output: Path, date: str) -> None:
+    def __init__(self, config: CollectConfig, output: Path, guarded: GuardedReader) -> None:
         self._config = config
         self._output = output
-        self._date = date
+        self._guarded = guarded
 
     def add(self, file: SourceFile, number: int, writer: WarcWriter, failures: FailureLog) -> int:
         """Write the pages of one file. Returns how many there were."""
-        if file.format == "auto":
-            failures.add(file.uri, "unknown kind: the extension says nothing; use format: to say what it is")
+        if file.fault is not None:
+            failures.add(file.uri, file.fault)
             return 0
-        if file.format == "warc":
-            return self._add_warc(file, number, failures)
-        if file.format in _CONTENT_TYPES:
-            return self._add_document(file, writer, failures)
-        return self._add_rows(file, writer, failures)
+        try:
+            if file.format == "warc":
+                return self._add_warc(file, number, failures)
+            return self._add_pages(file, writer, failures)
+        except OSError as error:
+            failures.add(file.uri, f"unreadable: {error.strerror or error}")
+            return 0
 
     def _add_warc(self, file: SourceFile, number: int, failures: FailureLog) -> int:
         target = self._output / f"{number:05d}-{file.path.name}"
         _link_or_copy(file.path, target)
+        return count_pages(target, file.uri, failures)
+
+    def _add_pages(self, file: SourceFile, writer: WarcWriter, failures: FailureLog) -> int:
+        file_date = self._date_of(file.path)
+        facts = {
+            "source": self._config.source_name or file.name.partition("/")[0],
+            "licence": self._config.licence or file.licence or "",
+        }
         num_pages = 0
-        for item in read_warc(target):
-            if isinstance(item, WarcDamage):
-                failures.add(f"{file.uri}#offset={item.offset}", f"damaged WARC: {item.reason}")
-            else:
-                num_pages += item.type in _PAGE_TYPES
+        for item in self._read(file):
+            if isinstance(item, Fault):
+                place = f"{file.uri}:{item.place}" if item.place else file.uri
+                failures.add(place, item.reason, item.is_kept)
+                continue
+            place = f"#{quote(item.place, safe=_FRAGMENT_SAFE)}" if item.place else ""
+            uri = item.uri or file.uri + place
+            write = writer.write_conversion if item.is_converted else writer.write_resource
+            about = bounded_facts(facts | dict(item.about))
+            write(uri, item.date or file_date, item.content_type, item.body, about)
+            num_pages += 1
         return num_pages
 
-    def _add_document(self, file: SourceFile, writer: WarcWriter, failures: FailureLog) -> int:
-        if file.path.stat().st_size > self._config.max_document_bytes:
-            failures.add(file.uri, f"too long: more than {self._config.max_document_bytes} bytes")
-            return 0
-        body = file.path.read_bytes()
-        content_type = _CONTENT_TYPES[file.format] + ("; charset=utf-8" if _is_utf8(body) else "")
-        writer.write_resource(file.uri, self._date, content_type, body)
-        return 1
+    def _read(self, file: SourceFile) -> Iterator[Page | Fault]:
+        """Pages and faults of a file, by its kind."""
+        if file.format == "auto":
+            reason = "unknown kind: the extension says nothing; use format: to say what it is"
+            return iter([Fault("", reason)])
+        if file.format in CONTENT_TYPES:
+            return read_document(file.path, file.format, self._config)
+        if file.format in _ROW_READERS:
+            return _ROW_READERS[file.format](file.path, self._config)
+        if file.format == "transcript":
+            return read_transcript(file.path, self._config)
+        return self._guarded.read(file.path, file.format)
 
-    def _add_rows(self, file: SourceFile, writer: WarcWriter, failures: FailureLog) -> int:
-        num_pages = 0
-        for row in self._read_rows(file):
-            if isinstance(row, BadRow):
-                where = f"{file.uri}:{row.number}" if row.number else file.uri
-                failures.add(where, row.reason)
-            else:
-                uri = row.url or f"{file.uri}#{row.number}"
-                writer.write_resource(uri, self._date, "application/json", row.body)
-                num_pages += 1
-        return num_pages
+    def _date_of(self, path: Path) -> str:
+        """When a file's pages are said to be from: its last change, unless config or environment say."""
+        if self._config.fetched_at is not None and (date := iso_date(self._config.fetched_at)):
+            return date
+        epoch_s = fixed_epoch()
+        modified_s = path.stat().st_mtime if epoch_s is None else epoch_s
+        return warc_date(min(max(modified_s, 0.0), _LAST_EPOCH_S))
 
-    def _read_rows(self, file: SourceFile) -> Iterator[Row | BadRow]:
-        read = read_jsonl if file.format == "jsonl" else read_parquet
-        return read(file.path, self._config)
+
+def count_pages(path: Path, uri: str, failures: FailureLog) -> int:
+    """Pages of a WARC file. Damaged stretches, and records whose digest is wrong, are reported."""
+    num_pages = 0
+    for item in read_warc(path):
+        if isinstance(item, WarcDamage):
+            failures.add(f"{uri}#offset={item.offset}", f"damaged WARC: {item.reason}")
+            continue
+        num_pages += item.type in _PAGE_TYPES
+        if fault := wrong_digest(item):
+            failures.add(f"{uri}#offset={item.offset}", fault, is_kept=True)
+    return num_pages
+
+
+def _require_pypdf() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("pypdf") is None:
+        raise ConfigError(
+            "PDF files are read by pypdf, which is not installed: pip install 'bessemer[pdf]', "
+            "or leave them out of path:"
+        )
+
+
+def _state_of(file: SourceFile) -> list[object]:
+    """What tells whether a file is still the one that an earlier attempt read."""
+    if file.fault is not None:
+        return [file.name, file.fault]
+    facts = file.path.stat()
+    return [file.name, facts.st_size, facts.st_mtime_ns]
 
 
 def _load_state(path: Path, listing: str) -> dict[str, Any]:
@@ -127,11 +192,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)
-
-
-def _is_utf8(content: bytes) -> bool:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from protego import Protego
 
-from bessemer.collect.config import CrawlConfig
+from bessemer.collect.crawl_config import CrawlConfig
 from bessemer.collect.fetch import REDIRECTS, Fetcher, FetchFailed, user_agent
 from bessemer.collect.urls import canonical_url, origin_of
 from bessemer.formats.http_message import decode_body

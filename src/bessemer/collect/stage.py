@@ -2,24 +2,28 @@
 
 from bessemer.collect.builtin.corpus import collect_builtin
 from bessemer.collect.clock import crawl_clock, file_epoch, warc_date
+from bessemer.collect.common_crawl.collect import collect_common_crawl
 from bessemer.collect.config import CollectConfig
 from bessemer.collect.crawler import CrawlPlan, crawl, warc_head
 from bessemer.collect.failures import FAILURES_NAME, count_failures, first_failure
+from bessemer.collect.hub import collect_hub
 from bessemer.collect.local import collect_files
 from bessemer.errors import BessemerError
+from bessemer.formats.warc_writer import WarcHead
 from bessemer.runner.context import Metrics, StageContext
 
 
 def collect(config: CollectConfig, context: StageContext) -> Metrics:
     """Make a `pages` artifact: WARC files, and crawl.jsonl when something gave no page.
 
-    Returns `pages`, `failed` (lines of crawl.jsonl), `failed_by_reason`, `files` and `bytes`.
+    Returns `pages`, `failed` (tries that gave no page), `failed_by_reason`, `faulty_by_reason` (of pages that
+    were kept), `files` and `bytes`; crawl.jsonl has a line for each fault.
     Raises BessemerError when a path or seed URL names nothing that can be collected, or when the
     source gave no page at all.
     """
     context.output.mkdir(parents=True, exist_ok=True)
     context.scratch.mkdir(parents=True, exist_ok=True)
-    num_pages = _collect_pages(config, context)
+    num_pages, facts = _collect_pages(config, context)
     failures = count_failures(context.output)
     if num_pages == 0:
         raise BessemerError(
@@ -32,25 +36,42 @@ def collect(config: CollectConfig, context: StageContext) -> Metrics:
     context.say(f"{num_pages:,} pages in {len(files)} WARC files, {num_bytes / 1e6:.1f} MB")
     if failures:
         context.say(f"{failures.total():,} tries gave no page: {_in_words(failures)}")
+    faulty = count_failures(context.output, is_kept=True)
+    if faulty:
+        context.say(f"{faulty.total():,} faults in what was kept: {_in_words(faulty)}")
     return {
         "pages": num_pages,
         "failed": failures.total(),
         "failed_by_reason": dict(sorted(failures.items())),
+        "faulty_by_reason": dict(sorted(faulty.items())),
         "files": len(files),
         "bytes": num_bytes,
+        **facts,
     }
 
 
-def _collect_pages(config: CollectConfig, context: StageContext) -> int:
-    if config.source == "builtin":
-        return collect_builtin(config, context)
-    if config.source == "path":
-        head = warc_head(config.crawl, warc_date(file_epoch()), "local files")
-        return collect_files(config, context, head)
-    clock = crawl_clock()
-    head = warc_head(config.crawl, warc_date(clock()), "crawl")
-    plan = CrawlPlan(config.urls, config.max_pages, config.max_file_bytes, head, clock)
-    return crawl(config.crawl, plan, context).num_pages
+def _collect_pages(config: CollectConfig, context: StageContext) -> tuple[int, Metrics]:
+    """Number of pages, and what else the manifest should say of the source."""
+
+    def head(description: str) -> WarcHead:
+        # Nothing but a crawl has a date of its own: what it writes depends on its input alone.
+        return warc_head(config.crawl, warc_date(file_epoch()), description)
+
+    match config.source:
+        case "builtin":
+            return collect_builtin(config, context)
+        case "path":
+            return collect_files(config, context, head("local files")), {}
+        case "common_crawl":
+            return collect_common_crawl(config, context, head("pages of Common Crawl")), {}
+        case "hub":
+            num_pages, commit = collect_hub(config, context, head("a data set of the hub"))
+            return num_pages, {"commit": commit}
+        case "urls":
+            clock = crawl_clock()
+            crawl_head = warc_head(config.crawl, warc_date(clock()), "crawl")
+            plan = CrawlPlan(config.urls, config.max_pages, config.max_file_bytes, crawl_head, clock)
+            return crawl(config.crawl, plan, context).num_pages, {}
 
 
 def _in_words(failures: dict[str, int]) -> str:

@@ -1,23 +1,49 @@
-"""Edits: rules that remove spans of text (C4's line rules and citation marks) and drop no document.
+"""Edits: rules that remove spans of text and drop no document, and the values that texts have before them.
 
-Raffel et al. 2020, section 2.2, with the phrases of the final (TFDS) variant.
+C4's line rules and citation marks (Raffel et al. 2020, section 2.2) and RefinedWeb's line rules (Penedo et
+al. 2023, appendix G.2); see `rules.c4` and `rules.refinedweb`.
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
-POLICY_PHRASES = (
-    "terms of use",
-    "privacy policy",
-    "cookie policy",
-    "uses cookies",
-    "use of cookies",
-    "use cookies",
+import numpy as np
+from numpy.typing import NDArray
+
+from bessemer.curate.kernels import c4, line_edits
+from bessemer.curate.kernels.characters import character_tables
+from bessemer.curate.kernels.marks import character_marks
+from bessemer.curate.kernels.phrases import Automaton, build_automaton
+from bessemer.curate.kernels.spacy_words import tokenizer_tables
+from bessemer.curate.texts import Column, pack, ratio
+
+EDIT_RULES: tuple[str, ...] = (
+    "c4.javascript_lines",
+    "c4.policy_lines",
+    "c4.long_word_lines",
+    "c4.citation_marks",
+    "c4.terminal_lines",
+    "c4.short_lines",
+    "c4.short_lines@v1",
+    "c4.terminal_lines@datatrove",
+    "c4.short_lines@datatrove",
+    "refinedweb.uppercase_lines",
+    "refinedweb.digit_lines",
+    "refinedweb.counter_lines",
+    "refinedweb.one_word_lines",
+    "refinedweb.boilerplate",
 )
-LONGEST_WORD_CHARACTERS = 1000
-_CITATION_MARK = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD_CHARACTERS + 1}}}")
+"""In the order of the kernel's numbers."""
+_REMOVED_WORDS = "refinedweb.removed_words"
+_DATATROVE_VALUES = {
+    "c4.sentences@datatrove": c4.NUM_SENTENCES,
+    "c4.curly_bracket@datatrove": c4.NUM_CURLY_LINES,
+    "c4.lorem_ipsum@datatrove": c4.NUM_LOREM_LINES,
+}
+EDIT_VALUES = frozenset({_REMOVED_WORDS, *_DATATROVE_VALUES})
+"""Dropping rules whose values are those of the text before any edit."""
 
 
 class Edit(NamedTuple):
@@ -28,9 +54,58 @@ class Edit(NamedTuple):
     end: int
 
 
-def find_edits(text: str) -> list[Edit]:
-    """What each editing rule would remove, enabled or not, rule by rule and in order of position."""
-    return [Edit(rule, start, end) for rule, find in _FINDERS.items() for start, end in find(text)]
+class Edits(NamedTuple):
+    """What edits do to a batch of texts."""
+
+    values: dict[str, Column]
+    """[documents] by rule: characters that each editing rule removes, enabled or not, and EDIT_VALUES."""
+    edits: list[list[Edit]]
+    """Per document, the spans of the wanted rules, line by line."""
+
+
+def find_batch_edits(texts: Sequence[str], wanted: Collection[str], on_demand: Collection[str] = ()) -> Edits:
+    """Edits of the `wanted` editing rules, and values; datatrove's C4 values only if one is `on_demand`."""
+    buffer, offsets = pack(texts)
+    is_wanted = np.array([name in wanted for name in EDIT_RULES], np.bool_)
+    found = line_edits.FoundEdits(
+        *line_edits.find_line_edits(
+            buffer,
+            offsets,
+            character_marks(),
+            character_tables().lower,
+            _phrase_automaton(),
+            c4.PHRASE_GROUPS,
+            is_wanted,
+        )
+    )
+    values = {name: found.removed[:, i].astype(np.float64) for i, name in enumerate(EDIT_RULES)}
+    values[_REMOVED_WORDS] = ratio(found.refinedweb_words[:, 0], found.refinedweb_words[:, 1])
+    if any(name in _DATATROVE_VALUES for name in on_demand):
+        values |= datatrove_c4_values(buffer, offsets)
+    rules, spans = found.rules.tolist(), found.spans.tolist()
+    bounds = found.offsets.tolist()
+    edits = [
+        [Edit(EDIT_RULES[rules[i]], *spans[i]) for i in range(start, end)] for start, end in pairwise(bounds)
+    ]
+    return Edits(values, edits)
+
+
+def datatrove_c4_values(buffer: NDArray[np.uint8], offsets: NDArray[np.int64]) -> dict[str, Column]:
+    """What datatrove's C4 filter decides by, of packed texts."""
+    counts = c4.count_datatrove_c4(
+        buffer, offsets, tokenizer_tables(), character_marks(), _phrase_automaton(), c4.PHRASE_GROUPS
+    )
+    return {name: counts[:, i].astype(np.float64) for name, i in _DATATROVE_VALUES.items()}
+
+
+@lru_cache(maxsize=1)
+def _phrase_automaton() -> Automaton:
+    return build_automaton(c4.PHRASES)
+
+
+def find_edits(text: str, wanted: Collection[str] = EDIT_RULES) -> list[Edit]:
+    """What the wanted editing rules would remove from a text, line by line."""
+    return find_batch_edits([text], wanted).edits[0]
 
 
 def remove_spans(text: str, edits: Sequence[Edit]) -> str:
@@ -43,43 +118,3 @@ def remove_spans(text: str, edits: Sequence[Edit]) -> str:
         position = max(position, end)
     kept.append(text[position:])
     return "".join(kept)
-
-
-def _lines_with(text: str, phrases: Sequence[str]) -> Iterator[tuple[int, int]]:
-    lowered = text.lower()
-    if not any(phrase in lowered for phrase in phrases):
-        return
-    for start, end in _line_spans(text):
-        line = text[start:end].lower()
-        if any(phrase in line for phrase in phrases):
-            yield start, end
-
-
-def _lines_with_long_word(text: str) -> Iterator[tuple[int, int]]:
-    if len(text) <= LONGEST_WORD_CHARACTERS or _LONG_WORD.search(text) is None:
-        return
-    for start, end in _line_spans(text):
-        if _LONG_WORD.search(text, start, end):
-            yield start, end
-
-
-def _citation_marks(text: str) -> Iterator[tuple[int, int]]:
-    return (match.span() for match in _CITATION_MARK.finditer(text))
-
-
-def _line_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Every line with the newline that ends it."""
-    start = 0
-    while start < len(text):
-        newline = text.find("\n", start)
-        end = len(text) if newline < 0 else newline + 1
-        yield start, end
-        start = end
-
-
-_FINDERS: dict[str, Callable[[str], Iterator[tuple[int, int]]]] = {
-    "c4.javascript_lines": lambda text: _lines_with(text, ("javascript",)),
-    "c4.policy_lines": lambda text: _lines_with(text, POLICY_PHRASES),
-    "c4.long_word_lines": _lines_with_long_word,
-    "c4.citation_marks": _citation_marks,
-}

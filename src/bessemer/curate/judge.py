@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from bessemer.curate.config import CurateConfig
-from bessemer.curate.edits import Edit, find_edits, remove_spans
-from bessemer.curate.kernels.shingles import minhash_signatures, shingle_sets
+from bessemer.curate.dedup.fingerprints import Fingerprints, Subject, fingerprint, select_words
+from bessemer.curate.edits import Edit, find_batch_edits, remove_spans
 from bessemer.curate.language import Language, identify_language
 from bessemer.curate.measure import measure
-from bessemer.curate.near_duplicates import hash_family
 from bessemer.curate.records import Candidate, Drop
-from bessemer.curate.rules import DROP_RULES, RULE_NAMES, Rule, failed_rules
+from bessemer.curate.rules import RULE_NAMES, Rule, failed_rules
+from bessemer.curate.texts import Column
 from bessemer.formats.ledger import LEDGER_FIELDS
 
 KEPT, DROPPED = "kept", "dropped"
@@ -40,12 +39,8 @@ class Judged:
 
     table: pa.Table
     """JUDGED_SCHEMA, one row a candidate."""
-    signatures: NDArray[np.uint32]
-    """[rows still kept, hashes]."""
-    shingles: NDArray[np.uint64]
-    """Shingle sets of the rows still kept, end to end."""
-    shingle_offsets: NDArray[np.int64]
-    """[rows still kept + 1]."""
+    fingerprints: Fingerprints
+    """Of the rows still kept, for deduplication."""
 
 
 @dataclass
@@ -68,30 +63,29 @@ def judge(candidates: Sequence[Candidate], config: CurateConfig) -> Judged:
     readable = [row for row in rows if row.drop is None]
     for row in readable:
         row.language = identify_language(row.text)
-        _edit(row, rules)
-    measured = measure([row.text for row in readable])
-    for i, (row, failed) in enumerate(zip(readable, failed_rules(rules, measured.values), strict=True)):
-        assert row.values is not None
-        row.values |= {name: float(measured.values[name][i]) for name in DROP_RULES}
+    on_demand = [rule.name for rule in rules if rule.enabled and rule.is_on_demand]
+    values = _edit(readable, rules, on_demand)
+    measured = measure([row.text for row in readable], on_demand, config.bad_words)
+    values |= measured.values
+    for i, (row, failed) in enumerate(zip(readable, failed_rules(rules, values), strict=True)):
+        row.values = {name: float(column[i]) for name, column in values.items()}
         row.failed = failed
         row.drop = _language_drop(row, config) or _edit_drop(row) or _rule_drop(row)
     is_kept = np.array([row.drop is None for row in readable], np.bool_)
-    sets, offsets = _keep_sets(
-        *shingle_sets(measured.words.hashes, measured.words.offsets, config.shingle_words), is_kept
-    )
-    signatures = minhash_signatures(sets, offsets, *hash_family(config.bands * config.rows))
-    return Judged(_table(rows, config.excerpt_characters), signatures, sets, offsets)
+    kept = [_subject(row, config) for row in readable if row.drop is None]
+    fingerprints = fingerprint(kept, select_words(measured.words, is_kept), config)
+    return Judged(_table(rows, config.excerpt_characters), fingerprints)
 
 
-def _edit(row: _Row, rules: Sequence[Rule]) -> None:
-    found = find_edits(row.text)
-    editing = {rule.name: rule.enabled for rule in rules if rule.action == "edit"}
-    row.values = dict.fromkeys(editing, 0.0)
-    for edit in found:
-        row.values[edit.rule] += edit.end - edit.start
-    row.edits = [edit for edit in found if editing[edit.rule]]
-    if row.edits:
-        row.text = remove_spans(row.text, row.edits).strip("\n")
+def _edit(rows: Sequence[_Row], rules: Sequence[Rule], on_demand: Sequence[str]) -> dict[str, Column]:
+    """Take the spans of the enabled rules out of the texts; the values of the texts before that."""
+    enabled = [rule.name for rule in rules if rule.enabled and rule.action == "edit"]
+    found = find_batch_edits([row.text for row in rows], enabled, on_demand)
+    for row, edits in zip(rows, found.edits, strict=True):
+        row.edits = edits
+        if edits:
+            row.text = remove_spans(row.text, edits).strip("\n")
+    return found.values
 
 
 def _language_drop(row: _Row, config: CurateConfig) -> Drop | None:
@@ -121,12 +115,12 @@ def _rule_drop(row: _Row) -> Drop | None:
     return Drop("rules", rule.name, rule.description, value, *fault)
 
 
-def _keep_sets(
-    sets: NDArray[np.uint64], offsets: NDArray[np.int64], is_kept: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    lengths = np.diff(offsets)
-    kept_offsets = np.concatenate(([0], np.cumsum(lengths[is_kept])))
-    return sets[np.repeat(is_kept, lengths)], kept_offsets.astype(np.int64)
+def _subject(row: _Row, config: CurateConfig) -> Subject:
+    url = row.candidate.url if row.candidate.is_page_capture else None
+    lead = 0
+    if config.cuts_text and row.edits:
+        lead = remove_spans(row.candidate.text, row.edits).index(row.text)
+    return Subject(url, row.text, lead)
 
 
 def _table(rows: Sequence[_Row], excerpt_characters: int) -> pa.Table:

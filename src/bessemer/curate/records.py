@@ -73,13 +73,16 @@ def read_candidate(
         damage = Drop("read", "read.damaged", f"{item.reason} ({item.lost_bytes} bytes lost)")
         return Candidate(item.file, item.offset, identity, drop=damage)
     body = item.payload(max_page_bytes + 1)
+    description = item.description
     candidate = Candidate(
         file=item.file,
         offset=item.offset,
         id=document_id(item.uri, body.content),
         record_type=item.type,
         url=item.uri or None,
-        source=source_of(item.uri),
+        source=_text_of(description, "source") or source_of(item.uri),
+        title=_text_of(description, "title"),
+        metadata=description,
         content_type=item.content_type or None,
         fetched_at=item.date or None,
         num_bytes=len(body.content),
@@ -97,6 +100,8 @@ def read_candidate(
         return candidate
     candidate.text = extracted.text
     candidate.title = extracted.title or candidate.title
+    if extracted.notes:
+        candidate.metadata = {**candidate.metadata, "extraction": extracted.notes}
     if not extracted.text:
         reason = body.fault or ("no text on the page" if body.content else "the record is empty")
         candidate.drop = Drop("extract", "extract.empty", reason)
@@ -114,6 +119,12 @@ def source_of(url: str) -> str | None:
         return parts.hostname or parts.scheme or None
     except ValueError:
         return None
+
+
+def _text_of(description: dict[str, Any], name: str) -> str | None:
+    """Take a text out of what the collector knew of the page, in normal form; None when it is none."""
+    value = description.pop(name, None)
+    return clean(value).text or None if isinstance(value, str) else None
 
 
 def _media_type(record: WarcRecord, content: bytes) -> str:
@@ -162,5 +173,5 @@ def _extract_row(candidate: Candidate, text: str) -> Extracted:
             setattr(candidate, name, clean(row.pop(name)).text)
     title = row.pop("title") if isinstance(row.get("title"), str) else None
     extracted = clean(row.pop("text"), title)
-    candidate.metadata = row
+    candidate.metadata = candidate.metadata | row
     return extracted

@@ -1,46 +1,49 @@
-"""The parallel part: ranges of records, each to a shard of rows on disk, independent of all others.
+"""The parallel part: ranges of WARC files, each to a shard of rows on disk, independent of all others.
 
-A shard is four files in the scratch folder and a seal (`shard-00007.json`) with their checksums, written
+A shard is some files in the scratch folder and a seal (`shard-00007.json`) with their checksums, written
 last. A shard whose seal is missing, made by another config or input, or does not match is redone.
 """
 
-import hashlib
-import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice, pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from bessemer.curate.config import CurateConfig
-from bessemer.curate.judge import judge
-from bessemer.curate.records import is_page, read_candidate
-from bessemer.formats.parquet_shards import parquet_bytes
-from bessemer.formats.warc import WarcRecord, read_warc
-from bessemer.runner.files import sha256_of, write_atomically
+from bessemer.curate.dedup.fingerprints import FingerprintFiles
+from bessemer.curate.judge import KEPT, judge
+from bessemer.curate.ranges import ByteRange, RangeReader, cut
+from bessemer.curate.records import Candidate, is_page, read_candidate
+from bessemer.curate.shard_files import ShardFiles
+from bessemer.errors import BessemerError
+from bessemer.formats.warc import WarcDamage, WarcRecord
+from bessemer.runner.files import sha256_of
 from bessemer.runner.manifest import digest_of_json
 
-SHARD_VERSION = 1
+SHARD_VERSION = 2
 """Raise when the content of a shard changes for the same config and input."""
+_MIN_SHARD_BYTES, _MAX_SHARD_BYTES = 512 << 10, 8 << 20
+_SHARDS_WANTED = 64
+_BATCH_CHARACTERS = 4 << 20
+_BATCH_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """`num_items` records and damaged stretches of one file, from a record's offset on."""
+    """A range of records to turn into the shard of this number."""
 
     number: int
-    path: Path
-    offset: int
-    num_items: int
+    range: ByteRange
     fingerprint: str
+    """Digest of all that the shard's content depends on."""
 
-    def seal_path(self, scratch: Path) -> Path:
-        return scratch / f"shard-{self.number:05}.json"
+    def __str__(self) -> str:
+        return str(self.range)
 
 
 @dataclass(frozen=True)
@@ -51,93 +54,121 @@ class Shard:
     number: int
     num_rows: int
     num_other_records: int
+    first: int | None
+    """Offset of the first record or damaged stretch; None when the range holds none."""
+    following: int | None
+    """Offset of the first record of a later range; None at the end of the file."""
 
     def _path(self, suffix: str) -> Path:
-        return self.folder / f"shard-{self.number:05}.{suffix}"
+        return self.folder / f"{_stem(self.number)}.{suffix}"
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(self._path("parquet"), columns=columns)
 
-    def signatures(self) -> NDArray[np.uint32]:
-        """[rows that no rule dropped, hashes], in row order."""
-        return np.load(self._path("signatures.npy"), allow_pickle=False)
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The table in parts of bounded size, in row order; the parts depend on nothing but the input."""
+        with pq.ParquetFile(self._path("parquet")) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=columns)
 
-    def shingle_sets(self) -> list[NDArray[np.uint64]]:
-        """One sorted set per row that no rule dropped: views of a memory-mapped file."""
-        offsets = np.load(self._path("offsets.npy"), allow_pickle=False)
-        shingles = np.load(self._path("shingles.npy"), mmap_mode="r", allow_pickle=False)
-        return [shingles[start:end] for start, end in pairwise(offsets)]
+    def kept(self, columns: list[str]) -> pa.Table:
+        """Some columns of the rows that no rule dropped."""
+        parts = [
+            batch.filter(pc.field("verdict") == KEPT).select(columns)
+            for batch in self.batches(list({"verdict", *columns}))
+        ]
+        return pa.concat_tables(parts)
+
+    def fingerprints(self) -> FingerprintFiles:
+        """Of the rows that no rule dropped."""
+        return FingerprintFiles(self.folder, _stem(self.number))
 
 
-def plan_shards(paths: Sequence[Path], config: CurateConfig, inputs_digest: str) -> list[ShardTask]:
-    """Cut every file into ranges of about `config.records_per_shard` items, each starting at a record.
-
-    A range starts where reading can start: at a record that opens its own gzip member. Reads every
-    file once without looking into the records.
-    """
+def plan_shards(files: Mapping[str, Path], config: CurateConfig, inputs_digest: str) -> list[ShardTask]:
+    """A task for every range of at most `config.shard_bytes`. `files`: name in the ledger → path."""
     settings = config.model_dump(mode="json")
-    tasks: list[ShardTask] = []
-
-    def add(path: Path, offset: int, num_items: int) -> None:
-        place = {"file": path.name, "offset": offset, "num_items": num_items, "number": len(tasks)}
+    total_bytes = sum(path.stat().st_size for path in files.values())
+    tasks = []
+    for number, range_ in enumerate(cut(files, config.shard_bytes or default_shard_bytes(total_bytes))):
+        place = {"file": range_.name, "start": range_.start, "end": range_.end, "number": number}
         identity = {"version": SHARD_VERSION, "config": settings, "inputs": inputs_digest, **place}
-        tasks.append(ShardTask(len(tasks), path, offset, num_items, digest_of_json(identity)))
-
-    for path in paths:
-        start, num_items, greatest_offset = 0, 0, -1
-        for item in read_warc(path):
-            is_start = isinstance(item, WarcRecord) and item.offset > greatest_offset
-            if num_items >= config.records_per_shard and is_start:
-                add(path, start, num_items)
-                start, num_items = item.offset, 0
-            greatest_offset = max(greatest_offset, item.offset)
-            num_items += 1
-        if num_items:
-            add(path, start, num_items)
+        tasks.append(ShardTask(number, range_, digest_of_json(identity)))
     return tasks
+
+
+def default_shard_bytes(total_bytes: int) -> int:
+    """A size that gives even small inputs enough shards to share out, and large ones bounded memory."""
+    return min(max(total_bytes // _SHARDS_WANTED, _MIN_SHARD_BYTES), _MAX_SHARD_BYTES)
+
+
+def is_sealed(task: ShardTask, scratch: Path) -> bool:
+    """Whether an earlier attempt says that it completed the task's shard; a look at its seal alone."""
+    seal = _read_seal(task, scratch)
+    return seal is not None and seal["fingerprint"] == task.fingerprint
 
 
 def finished_shard(task: ShardTask, scratch: Path) -> Shard | None:
     """The shard of a task when an earlier attempt completed it and its files are intact."""
+    seal = _read_seal(task, scratch)
+    if seal is None or seal["fingerprint"] != task.fingerprint:
+        return None
     try:
-        seal = json.loads(task.seal_path(scratch).read_bytes())
-        if seal["fingerprint"] != task.fingerprint:
-            return None
         if any(sha256_of(scratch / name) != digest for name, digest in seal["files"].items()):
             return None
-    except (FileNotFoundError, json.JSONDecodeError):
+    except FileNotFoundError:
         return None
-    return Shard(scratch, task.number, seal["num_rows"], task.num_items - seal["num_rows"])
+    return Shard(scratch, task.number, **seal["shard"])
+
+
+def _read_seal(task: ShardTask, scratch: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((scratch / f"{_stem(task.number)}.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def make_shard(task: ShardTask, config: CurateConfig, scratch: Path) -> Shard:
-    """Read, extract, identify, edit, measure and judge a range of records; write the shard and its seal."""
-    items = islice(read_warc(task.path, task.offset), task.num_items)
-    candidates = [
-        read_candidate(item, config.max_page_bytes, config.max_nesting, config.max_undecodable)
-        for item in items
-        if is_page(item)
-    ]
-    judged = judge(candidates, config)
-    stem = f"shard-{task.number:05}"
-    contents = {
-        f"{stem}.parquet": parquet_bytes(judged.table),
-        f"{stem}.signatures.npy": _npy_bytes(judged.signatures),
-        f"{stem}.shingles.npy": _npy_bytes(judged.shingles),
-        f"{stem}.offsets.npy": _npy_bytes(judged.shingle_offsets),
-    }
-    for name, content in contents.items():
-        write_atomically(scratch / name, content)
-    seal = {
-        "fingerprint": task.fingerprint,
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
-        "num_rows": len(candidates),
-    }
-    write_atomically(task.seal_path(scratch), json.dumps(seal).encode())
-    return Shard(scratch, task.number, len(candidates), task.num_items - len(candidates))
+    """Read, extract, identify, edit, measure and judge a range of records; write the shard and its seal.
+
+    Holds one batch of documents at a time, however large the range is. Raises BessemerError when this
+    process does not see the scratch folder.
+    """
+    if not scratch.is_dir():
+        raise BessemerError(
+            f"{scratch} is not there for the worker that should write to it: on a cluster, run folder and "
+            "pages must lie on a file system that every node mounts at the same path"
+        )
+    reader = RangeReader(task.range)
+    num_rows = 0
+    with ShardFiles(scratch, _stem(task.number)) as files:
+        for candidates in _batches(reader, config):
+            files.write(judge(candidates, config))
+            num_rows += len(candidates)
+        num_others = reader.num_items - num_rows
+        shard = Shard(scratch, task.number, num_rows, num_others, reader.first, reader.following)
+        facts = asdict(shard)
+        del facts["folder"], facts["number"]
+        files.seal({"fingerprint": task.fingerprint, "shard": facts})
+    return shard
 
 
-def _npy_bytes(array: NDArray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+def _batches(items: Iterable[WarcRecord | WarcDamage], config: CurateConfig) -> Iterator[list[Candidate]]:
+    """Candidates in lists of about `_BATCH_CHARACTERS` of text; one empty list when there are none."""
+    batch: list[Candidate] = []
+    num_characters = 0
+    is_first = True
+    for item in items:
+        if not is_page(item):
+            continue
+        candidate = read_candidate(item, config.max_page_bytes, config.max_nesting, config.max_undecodable)
+        batch.append(candidate)
+        num_characters += len(candidate.text)
+        if num_characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_ROWS:
+            yield batch
+            batch, num_characters, is_first = [], 0, False
+    if batch or is_first:
+        yield batch
+
+
+def _stem(number: int) -> str:
+    return f"shard-{number:05}"

@@ -1,50 +1,67 @@
 """The curate stage: pages in, documents and a decision ledger out."""
 
-import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from bessemer.curate.config import CurateConfig
-from bessemer.curate.deduplicate import Duplicate, Settings, find_duplicates, text_key
-from bessemer.curate.judge import KEPT
+from bessemer.curate.dedup.resolve import find_duplicates
 from bessemer.curate.publish import write_artifact
-from bessemer.curate.shards import Shard, ShardTask, finished_shard, make_shard, plan_shards
+from bessemer.curate.ranges import ByteRange, prove
+from bessemer.curate.shards import Shard, ShardTask, finished_shard, is_sealed, make_shard, plan_shards
 from bessemer.errors import BessemerError
 from bessemer.formats.warc import is_warc_name
 from bessemer.runner.context import Metrics, StageContext
-from bessemer.runner.workers import exit_with_parent
+from bessemer.runner.executors import Executor, open_executor
+from bessemer.runner.manifest import Artifact
 
 
 def curate(config: CurateConfig, context: StageContext) -> Metrics:
     """Turn the `pages` artifact into documents and a ledger under `context.output`.
 
-    Extraction and rules run in `config.workers` processes over ranges of records; finished ranges are
-    kept in `context.scratch` and used again after a kill. Raises BessemerError when there is nothing to
-    read or deduplication would take too much.
+    Extraction and rules run in `config.workers` processes, or where `context.on` says, over ranges of the
+    files' bytes; finished ranges are kept in `context.scratch` and used again after a kill. Raises
+    BessemerError when there is nothing to read or deduplication would take too much.
     """
-    pages = context.input("pages")
-    paths = [path for path in pages.files("**/*") if path.is_file() and is_warc_name(path)]
-    if not paths:
-        raise BessemerError(f"{pages.folder} holds no WARC or WET files for the stage {context.stage!r}")
+    pages = context.inputs["pages"]
+    folders = ", ".join(str(artifact.folder) for artifact in pages)
+    files = page_files(pages)
+    if not files:
+        raise BessemerError(f"{folders} holds no WARC or WET files for the stage {context.stage!r}")
     clock = _Clock()
-    tasks = plan_shards(paths, config, pages.manifest.digest)
+    tasks = plan_shards(files, config, " ".join(artifact.manifest.digest for artifact in pages))
     if not tasks:
-        raise BessemerError(f"the WARC files in {pages.folder} are empty: no record to curate")
-    clock.lap("index")
-    shards = _make_shards(tasks, config, context)
-    clock.lap("extract_and_judge")
-    duplicates = _deduplicate(shards, config)
+        raise BessemerError(f"the WARC files in {folders} are empty: no record to curate")
+    clock.lap("plan")
+    with open_executor(context.on, config.workers, len(tasks)) as executor:
+        shards = _make_shards(tasks, config, context, executor)
+        clock.lap("extract_and_judge")
+    num_threads = config.workers or os.cpu_count() or 1
+    duplicates = find_duplicates(shards, config, context.scratch / "duplicates", num_threads, context.say)
     clock.lap("deduplicate")
     metrics = write_artifact(shards, duplicates, config, context.output)
     clock.lap("write")
     context.say(_summary(metrics))
-    return metrics | clock.metrics()
+    return metrics | duplicates.metrics | clock.metrics()
+
+
+def page_files(pages: Sequence[Artifact]) -> dict[str, Path]:
+    """Name in the ledger → path of every WARC file, in the order of the artifacts, then of names.
+
+    The name is the file's own; with several artifacts the stage that made it stands before it, so that
+    names stay unique.
+    """
+    is_one = len(pages) == 1
+    return {
+        ("" if is_one else f"{artifact.stage}/")
+        + path.relative_to(artifact.folder).as_posix(): path.absolute()
+        for artifact in pages
+        for path in artifact.files("**/*")
+        if path.is_file() and is_warc_name(path)
+    }
 
 
 class _Clock:
@@ -63,77 +80,30 @@ class _Clock:
         return dict(self._laps)
 
 
-def _make_shards(tasks: Sequence[ShardTask], config: CurateConfig, context: StageContext) -> list[Shard]:
+def _make_shards(
+    tasks: Sequence[ShardTask], config: CurateConfig, context: StageContext, executor: Executor
+) -> list[Shard]:
     """Every task's shard, in the order of the tasks."""
-    context.scratch.mkdir(parents=True, exist_ok=True)
-    shards = {task.number: finished_shard(task, context.scratch) for task in tasks}
-    waiting = [task for task in tasks if shards[task.number] is None]
-    if len(waiting) < len(tasks):
-        context.say(f"continuing: {len(tasks) - len(waiting)} of {len(tasks)} shards are done already")
-    num_items = sum(task.num_items for task in tasks)
-    with context.progress("curate", num_items, "records") as progress:
-        progress.advance(num_items - sum(task.num_items for task in waiting))
-        for task, shard in _each_shard(waiting, config, context.scratch):
+    scratch = context.scratch.absolute()
+    scratch.mkdir(parents=True, exist_ok=True)
+    sealed = [task for task in tasks if is_sealed(task, scratch)]
+    verified = executor.map(partial(finished_shard, scratch=scratch), sealed)
+    shards = {shard.number: shard for shard in verified if shard is not None}
+    if shards:
+        context.say(f"continuing: {len(shards)} of {len(tasks)} shards are done already")
+    waiting = [task for task in tasks if task.number not in shards]
+    make = partial(make_shard, config=config, scratch=scratch)
+    num_bytes = sum(task.range.num_bytes for task in tasks)
+    with context.progress("curate", num_bytes, "bytes") as progress:
+        progress.advance(num_bytes - sum(task.range.num_bytes for task in waiting))
+        for task, shard in zip(waiting, executor.map(make, waiting), strict=True):
             shards[task.number] = shard
-            progress.advance(task.num_items)
-    return [shard for _, shard in sorted(shards.items()) if shard is not None]
+            progress.advance(task.range.num_bytes)
 
+    def make_again(number: int, range_: ByteRange) -> Shard:
+        return next(executor.map(make, [replace(tasks[number], range=range_)]))
 
-def _each_shard(
-    tasks: Sequence[ShardTask], config: CurateConfig, scratch: Path
-) -> Iterator[tuple[ShardTask, Shard]]:
-    num_workers = min(config.workers or os.cpu_count() or 1, len(tasks))
-    if num_workers <= 1:
-        for task in tasks:
-            yield task, make_shard(task, config, scratch)
-        return
-    # Spawned, not forked: the parent may hold threads (polars, pyarrow, a progress bar).
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=spawn, initializer=exit_with_parent) as pool:
-        futures = [pool.submit(make_shard, task, config, scratch) for task in tasks]
-        for task, future in zip(tasks, futures, strict=True):
-            try:
-                yield task, future.result()
-            except BrokenProcessPool as error:
-                raise BessemerError(
-                    f"a worker process died at or after record range {task.path.name}:{task.offset} "
-                    f"({task.num_items} records): out of memory, or a page that the parser cannot bear. "
-                    "Run again (finished ranges are kept) with `workers: 1` or a smaller max_page_bytes."
-                ) from error
-
-
-def _deduplicate(shards: Sequence[Shard], config: CurateConfig) -> dict[int, Duplicate]:
-    """Evidence by row number over all shards."""
-    names: list[str] = []
-    urls: list[str | None] = []
-    keys: list[bytes] = []
-    rows: list[int] = []
-    num_rows_before = 0
-    for shard in shards:
-        table = shard.table(["verdict", "id", "url", "is_page_capture", "text"])
-        for i, row in enumerate(table.to_pylist()):
-            if row["verdict"] != KEPT:
-                continue
-            rows.append(num_rows_before + i)
-            names.append(row["url"] or row["id"])
-            urls.append(row["url"] if row["is_page_capture"] else None)
-            keys.append(text_key(row["text"]))
-        num_rows_before += shard.num_rows
-    settings = Settings(
-        by_url=config.url_duplicates,
-        by_text=config.exact_duplicates,
-        by_similarity=config.near_duplicates,
-        num_bands=config.bands,
-        min_similarity=config.min_similarity,
-        max_duplicate_share=config.max_duplicate_share,
-    )
-    signatures = np.concatenate([shard.signatures() for shard in shards])
-    sets = [shingle_set for shard in shards for shingle_set in shard.shingle_sets()]
-    found = find_duplicates(names, urls, keys, signatures, sets, settings)
-    return {
-        rows[row]: Duplicate(each.rule, rows[each.survivor], rows[each.partner], each.similarity)
-        for row, each in found.items()
-    }
+    return prove([task.range for task in tasks], [shards[task.number] for task in tasks], make_again)
 
 
 def _summary(metrics: Metrics) -> str:

@@ -1,40 +1,54 @@
-"""Why a document was kept or dropped: everything that the ledger knows about it."""
+"""Why a document was kept or dropped, and where it ended: everything that a run knows about it."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from bessemer.curate.rules import Rule
+from bessemer.curate.originals import Originals, edited_text, removed_texts
+from bessemer.curate.replay import RecordedRule, recorded_rules
+from bessemer.curate.whereabouts import document_rows, document_texts, token_ranges
 from bessemer.errors import BessemerError
-from bessemer.formats.ledger import LEDGER_FIELDS, read_rules, scan_ledger
+from bessemer.formats.ledger import LEDGER_FIELDS, scan_ledger
 
 _MIN_PREFIX = 4
 _MAX_SHOWN = 5
+_MAX_DUPLICATES = 20
+_MAX_SEARCHED_URLS = 200_000
+"""URLs among which the nearest to a misspelt one are looked for: each costs some microseconds."""
 
 
 def explain(artifact_folder: Path, document: str) -> dict[str, Any]:
     """What became of a document, found by id, a prefix of it (4 digits or more), or URL.
 
     Returns plain data for JSON: `document`, and `records`, one entry for each record of the ledger that
-    matches (a page captured twice has two), with its facts, `rules` (name, value, min, max, enabled,
-    passed), `edits`, and `duplicate` (survivor and partner with their URLs, similarity) where it is one.
+    matches (a page captured twice has two), with its facts and
+
+    - `rules`: every rule's name, value, bounds, and whether the value passes;
+    - `edits`: rule, span, and the `text` that was removed where the page can be read again (null else);
+      `original` says that it agrees with the ledger and the document, or why it cannot be told;
+    - `duplicate`: survivor and partner with their URLs, similarity, and the size of the cluster; null
+      where the record is none; `stands_for`: the duplicates dropped in favour of a kept record, or null;
+    - `documents`: file and row of the documents; `tokens`: stage, split, file, start and end; both are
+      empty where it did not get there.
+
     Raises BessemerError, which names the nearest URLs, when there is none, or when a prefix fits several
     ids.
     """
     ledger = scan_ledger(artifact_folder)
     rows = _find(ledger, document)
-    rules = read_rules(artifact_folder)
-    return {"document": document, "records": [_explain_row(row, rules, ledger) for row in rows]}
+    desk = _Desk(artifact_folder, ledger)
+    return {"document": document, "records": [desk.explain(row) for row in rows]}
 
 
 def _find(ledger: pl.LazyFrame, document: str) -> list[dict[str, Any]]:
     wanted = document.strip()
-    prefix = wanted.lower() if len(wanted) >= _MIN_PREFIX else None
     matches = (pl.col("id") == wanted) | (pl.col("url") == wanted)
-    if prefix is not None:
-        matches = matches | pl.col("id").str.starts_with(prefix)
+    if len(wanted) >= _MIN_PREFIX:
+        matches = matches | pl.col("id").str.starts_with(wanted.lower())
+
     rows = ledger.filter(matches).collect().to_dicts()
     if not rows:
         raise BessemerError(f"no record of {document!r} in the ledger.{_nearest(ledger, wanted)}")
@@ -46,98 +60,97 @@ def _find(ledger: pl.LazyFrame, document: str) -> list[dict[str, Any]]:
 
 
 def _nearest(ledger: pl.LazyFrame, wanted: str) -> str:
-    urls = ledger.select(pl.col("url").drop_nulls().unique().sort()).collect()["url"].to_list()
-    within = [url for url in urls if wanted.lower() in url.lower()]
-    near = within or difflib.get_close_matches(wanted, urls, n=_MAX_SHOWN, cutoff=0.4)
-    return " Nearest:\n  " + "\n  ".join(near[:_MAX_SHOWN]) if near else ""
+    url = pl.col("url")
+    within = ledger.filter(url.str.to_lowercase().str.contains(wanted.lower(), literal=True))
+    near = within.select(url.unique().sort()).head(_MAX_SHOWN).collect()["url"].to_list()
+    if not near:
+        urls = ledger.select(url.drop_nulls().unique().sort()).head(_MAX_SEARCHED_URLS).collect()
+        near = difflib.get_close_matches(wanted, urls["url"].to_list(), n=_MAX_SHOWN, cutoff=0.4)
+    return " Nearest:\n  " + "\n  ".join(near) if near else ""
 
 
-def _explain_row(row: dict[str, Any], rules: dict[str, Any], ledger: pl.LazyFrame) -> dict[str, Any]:
-    facts = {field.name: row[field.name] for field in LEDGER_FIELDS}
-    duplicate = None
-    if facts["duplicate_survivor"] is not None:
-        duplicate = {
-            "survivor": facts["duplicate_survivor"],
-            "survivor_url": _url_of(ledger, facts["duplicate_survivor"]),
-            "partner": facts["duplicate_partner"],
-            "partner_url": _url_of(ledger, facts["duplicate_partner"]),
-            "similarity": facts["duplicate_similarity"],
+class _Desk:
+    """Looks up what belongs to a row of the ledger in the rest of the run."""
+
+    def __init__(self, folder: Path, ledger: pl.LazyFrame) -> None:
+        self._folder = folder
+        self._ledger = ledger
+        self._rules = recorded_rules(folder)
+        self._originals = Originals(folder)
+
+    def explain(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        facts = {field.name: row[field.name] for field in LEDGER_FIELDS if field.name in row}
+        is_kept = row["verdict"] == "kept"
+        edits, original = self._edits(row)
+        return facts | {
+            "edits": edits,
+            "original": original,
+            "duplicate": self._duplicate(row),
+            "stands_for": self._stands_for(row),
+            "rules": [_explain_rule(rule, row.get(name)) for name, rule in self._rules.items()],
+            "documents": document_rows(self._folder, [row["id"]]).get(row["id"], []) if is_kept else [],
+            "tokens": token_ranges(self._folder, row["id"]) if is_kept else [],
         }
-    verdicts = [_explain_rule(name, rule, row[name]) for name, rule in rules.items()]
-    return facts | {"duplicate": duplicate, "rules": verdicts}
+
+    def _edits(self, row: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str | None]:
+        """Edits with their texts, and what is known of the text before them."""
+        edits = row["edits"] or []
+        if not edits:
+            return [], None
+        original = self._originals.read(row)
+        if original.text is None:
+            return [edit | {"text": None} for edit in edits], original.problem
+        texts = removed_texts(original.text, edits)
+        told = [edit | {"text": text} for edit, text in zip(edits, texts, strict=True)]
+        kept_text = document_texts(self._folder, [row["id"]]).get(row["id"])
+        expected = kept_text if row["verdict"] == "kept" else None
+        if expected is not None and edited_text(original.text, edits) != expected:
+            return told, "the edits applied to the page as read again do not give the document"
+        return told, "read again from the page; it agrees with the ledger"
+
+    def _duplicate(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        survivor, partner = row["duplicate_survivor"], row["duplicate_partner"]
+        if survivor is None:
+            return None
+        return {
+            "survivor": survivor,
+            "survivor_url": self._url_of(survivor),
+            "partner": partner,
+            "partner_url": self._url_of(partner),
+            "similarity": row["duplicate_similarity"],
+            "cluster_size": self._cluster(survivor).select(pl.len()).collect().item() + 1,
+        }
+
+    def _stands_for(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The duplicates that were dropped in favour of a kept row; null where there are none."""
+        if row["verdict"] != "kept":
+            return None
+        columns = ["id", "url", pl.col("dropped_rule").alias("rule"), "duplicate_similarity"]
+        duplicates = self._cluster(row["id"]).select(columns).collect()
+        if duplicates.is_empty():
+            return None
+        listed = duplicates.rename({"duplicate_similarity": "similarity"}).head(_MAX_DUPLICATES)
+        return {"documents": duplicates.height, "listed": listed.to_dicts()}
+
+    def _cluster(self, survivor: str) -> pl.LazyFrame:
+        return self._ledger.filter(pl.col("duplicate_survivor") == survivor)
+
+    def _url_of(self, id: str | None) -> str | None:
+        urls = self._ledger.filter(pl.col("id") == id).select("url").head(1).collect()["url"].to_list()
+        return urls[0] if urls else None
 
 
-def _explain_rule(name: str, rule: dict[str, Any], value: float | None) -> dict[str, Any]:
+def _explain_rule(rule: RecordedRule, value: float | None) -> dict[str, Any]:
     passed = None
-    if value is not None and rule["action"] == "drop":
-        passed = Rule(name=name, **rule).fault(value) is None
-    return {"name": name, "value": value, **rule, "passed": passed}
-
-
-def _url_of(ledger: pl.LazyFrame, id: str) -> str | None:
-    urls = ledger.filter(pl.col("id") == id).select("url").head(1).collect()["url"].to_list()
-    return urls[0] if urls else None
-
-
-def format_explanation(explanation: dict[str, Any]) -> str:
-    """The explanation as text for a terminal."""
-    return "\n\n".join(_format_record(record) for record in explanation["records"])
-
-
-def _format_record(record: dict[str, Any]) -> str:
-    lines = [
-        f"{record['url'] or '(no URL)'}",
-        f"  id         {record['id']}",
-        f"  title      {record['title'] or '-'}",
-        f"  record     {record['file']} at {record['offset']:,}, {record['record_type'] or 'damaged'}, "
-        f"{record['content_type'] or '-'}, {record['fetched_at'] or '-'}",
-        f"  text       {_number(record['num_characters'])} characters, {_number(record['num_bytes'])} bytes",
-        f"  language   {record['language'] or '-'} {_number(record['language_score'])}",
-        f"  verdict    {record['verdict']}{_because(record)}",
-    ]
-    duplicate = record["duplicate"]
-    if duplicate is not None:
-        lines.append(f"  duplicate  of {duplicate['survivor_url']} ({duplicate['survivor']})")
-        if duplicate["similarity"] is not None:
-            lines.append(f"             {duplicate['similarity']:.3f} similar to {duplicate['partner_url']}")
-    if record["edits"]:
-        edits = ", ".join(f"{edit['rule']} {edit['start']}-{edit['end']}" for edit in record["edits"][:8])
-        more = f", {len(record['edits']) - 8} more" if len(record["edits"]) > 8 else ""
-        lines.append(f"  edits      {edits}{more}")
-    if any(rule["value"] is not None for rule in record["rules"]):
-        lines.append("  rules")
-        lines += [_format_rule(rule) for rule in record["rules"]]
-    return "\n".join(lines)
-
-
-def _because(record: dict[str, Any]) -> str:
-    if record["dropped_rule"] is None:
-        return ""
-    parts = [f" by {record['dropped_rule']}"]
-    if record["dropped_value"] is not None:
-        parts.append(f": {_number(record['dropped_value'])}")
-    if record["dropped_threshold"] is not None:
-        bound = f"{record['dropped_bound']} " if record["dropped_bound"] else "threshold "
-        parts.append(f" ({bound}{_number(record['dropped_threshold'])})")
-    if record["detail"]:
-        parts.append(f" - {record['detail']}")
-    return "".join(parts)
-
-
-def _format_rule(rule: dict[str, Any]) -> str:
-    bounds = " ".join(
-        f"{bound} {_number(rule[bound])}" for bound in ("min", "max") if rule[bound] is not None
-    )
-    if rule["action"] == "edit":
-        mark = "edit" if rule["enabled"] else "off"
-    elif not rule["enabled"]:
-        mark = "off" if rule["passed"] else "off, would fail"
-    else:
-        mark = "pass" if rule["passed"] else "FAIL"
-    return f"    {rule['name']:<38} {_number(rule['value']):>12}  {bounds:<20} {mark}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
+    if value is not None and rule.action == "drop":
+        passed = rule.fault(value) is None
+    return {
+        "name": rule.name,
+        "value": value,
+        "description": rule.description,
+        "min": rule.min,
+        "max": rule.max,
+        "enabled": rule.enabled,
+        "action": rule.action,
+        "passed": passed,
+    }

@@ -82,7 +82,8 @@ def ask_in_chats(
 ) -> list[list[Answer]]:
     """Put the questions of each chat one after another, the model's own answers in between.
 
-    All chats hold equally many questions; a chat that outgrows the model forgets its beginning. Returns the answers of every turn: [turns][chats].
+    All chats hold equally many questions; one that outgrows the model forgets its beginning. Returns the
+    answers of every turn: [turns][chats].
     """
     histories: list[list[Message]] = [[] for _ in chats]
     turns: list[list[Answer]] = []

@@ -175,10 +175,9 @@ def _limits(view: RunView, model: Artifact) -> str:
         if interval
         else "How often it makes things up was not measured. "
     )
-    documents = view.last("documents")
-    newest = newest_fetch(documents.folder) if documents else None
+    newest = _knowledge_date(view)
     knowledge = (
-        f" It knows nothing newer than {newest[:10]}, the newest page it was trained on." if newest else ""
+        f" It knows nothing newer than {newest[:10]}, when the newest page was made." if newest else ""
     )
     limits = [
         "It knows what its training documents say and little else; outside their subjects it produces fluent "
@@ -192,6 +191,17 @@ def _limits(view: RunView, model: Artifact) -> str:
     return "## Limits\n\n" + "".join(f"- {limit}\n" for limit in limits)
 
 
+def _knowledge_date(view: RunView) -> str | None:
+    """ISO 8601 time that no page is newer than: when it was fetched, or when its package was installed.
+
+    None when nothing dated was collected.
+    """
+    documents = view.last("documents")
+    dates = [artifact.manifest.metrics.get("no_newer_than") for artifact in view.of_kind("pages")]
+    dates.append(newest_fetch(documents.folder) if documents else None)
+    return max((date for date in dates if date), default=None)
+
+
 def _data(view: RunView) -> str:
     documents = view.last("documents")
     if documents is None:
@@ -200,14 +210,14 @@ def _data(view: RunView) -> str:
     sources = documents_by_source(documents.folder)
     shown = ", ".join(f"{_plain(source)} ({count:,} documents)" for source, count in sources[:10])
     more = f" and {len(sources) - 10:,} more" if len(sources) > 10 else ""
-    newest = newest_fetch(documents.folder)
+    newest = _knowledge_date(view)
     lines = [f"- Sources: {shown}{more}.{_builtin(view)}"]
     if "records" in metrics:
         lines.append(f"- Pages: {metrics['records']:,} entered curation, {metrics['documents']:,} were kept.")
     tokens = view.last("tokens")
     if tokens is not None:
         lines.append(f"- Tokens: {_made(view, 'tokens')}.")
-    lines.append(f"- Knowledge cutoff: {newest or 'unknown'} (when the newest page was fetched).")
+    lines.append(f"- Knowledge cutoff: {newest or 'unknown'} (newest page fetched or installed).")
     for kind, label in (("synthesize", "Instruction data"), ("prefer", "Preferences")):
         if told := _made(view, kind):
             lines.append(f"- {label}: {told}, made by rule from the documents.")

@@ -122,7 +122,7 @@ def kept_samples(documents: Artifact, count: int = 4) -> list[DocumentSample]:
 def newest_fetch(folder: Path) -> str | None:
     """ISO 8601 time at which the newest document was fetched: nothing later can be in the model.
 
-    None when it is not known: local files carry no date, and are collected with that of 1970.
+    None when it is not known: documents without a date carry that of 1970.
     """
     newest = scan_documents(folder).select(pl.col("fetched_at").max()).collect().item()
     return None if newest is None or newest.startswith(_NO_DATE) else newest

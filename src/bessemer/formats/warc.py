@@ -5,11 +5,13 @@ not, so that nothing is lost without being counted. WET files are WARC files too
 records. The writer is in `warc_writer`.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from bessemer.formats.http_message import (
     DecodedBody,
@@ -45,6 +47,8 @@ class WarcRecord:
     """Number of whole records before this one since the offset where reading began."""
     headers: Headers
     block: bytes
+    can_start_here: bool = True
+    """Whether `read_warc` can start at `offset`: not where the record begins inside a gzip member."""
 
     @property
     def type(self) -> str:
@@ -85,6 +89,19 @@ class WarcRecord:
             return self.http.header("Content-Type") or ""
         return self.header("Content-Type")
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the collector knew about the page besides its bytes: the JSON object of WARC-JSON-Metadata.
+
+        A field beyond the standard (WARC 1.1, section 5, allows them) that other tools write too. Empty
+        when it is absent or holds anything else.
+        """
+        try:
+            value = json.loads(self.header("WARC-JSON-Metadata") or "{}")
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
     def header(self, name: str) -> str:
         """A WARC header, its name in any case; empty when absent."""
         return header_value(self.headers, name) or ""
@@ -123,7 +140,8 @@ def read_warc(
     """Every record of a .warc or .warc.gz file in order, with damage reported where it lies.
 
     A record is yielded only when all of its block is there and the gzip member that it ends in is
-    not damaged. `start` must be the `offset` of a record. Raises OSError when the file cannot be read.
+    not damaged. `start` must be 0 or the `offset` of a record that `can_start_here`. Raises OSError
+    when the file cannot be read.
     """
     with path.open("rb") as file:
         stream = open_stream(file, start)
@@ -155,7 +173,7 @@ def read_warc(
 
 
 def _read_record(stream: PlainStream, file: str, index: int, max_block_bytes: int) -> WarcRecord:
-    offset = stream.offset
+    offset, can_start_here = stream.offset, stream.can_start_here
     headers = _read_headers(stream)
     length = header_value(headers, "Content-Length") or ""
     if not length.isascii() or not length.isdigit():
@@ -172,7 +190,7 @@ def _read_record(stream: PlainStream, file: str, index: int, max_block_bytes: in
     _skip_line_ends(stream)
     if not stream.peek(1) and stream.fault is not None and stream.fault.offset == offset:
         raise _Unreadable(stream.fault.reason)
-    return WarcRecord(file, offset, index, headers, block)
+    return WarcRecord(file, offset, index, headers, block, can_start_here)
 
 
 def _read_headers(stream: PlainStream) -> Headers:

@@ -7,7 +7,9 @@ member ends the stream with a `fault`; `recover` continues at the next member th
 """
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 _CHUNK_BYTES = 1 << 16
@@ -41,6 +43,11 @@ class PlainStream:
     def offset(self) -> int:
         """File offset of the next unread byte."""
         return self._offset
+
+    @property
+    def can_start_here(self) -> bool:
+        """Whether another stream, opened at `offset`, would begin with the next unread byte."""
+        return True
 
     def peek(self, size: int) -> bytes:
         """Up to `size` bytes without consuming them; fewer only at the end or before a fault."""
@@ -96,15 +103,18 @@ class GzipStream(PlainStream):
     def offset(self) -> int:
         return next(offset for position, offset in reversed(self._members) if position <= self._consumed)
 
+    @property
+    def can_start_here(self) -> bool:
+        return any(position == self._consumed for position, _ in self._members)
+
     def recover(self) -> bool:
         """Continue at the next member after the fault that starts with a record, if there is one."""
         assert self.fault is not None, "recover is for streams that ended in a fault"
-        offset = self.fault.offset
-        while (offset := _find_in_file(self._file, _GZIP_MAGIC, offset + 1)) >= 0:
-            if _starts_with_record(self._file, offset):
-                self._restart(offset)
-                return True
-        return False
+        offset = _find_member(self._file, self.fault.offset + 1)
+        if offset is None:
+            return False
+        self._restart(offset)
+        return True
 
     def _restart(self, offset: int) -> None:
         self._file.seek(offset)
@@ -176,17 +186,43 @@ def open_stream(file: BinaryIO, start: int = 0) -> PlainStream:
     return GzipStream(file, start) if is_gzip else PlainStream(file, start)
 
 
-def _find_in_file(file: BinaryIO, marker: bytes, start: int) -> int:
-    """File offset of the first `marker` at or after `start`, or -1."""
-    file.seek(start)
-    overlap = b""
-    while chunk := file.read(1 << 20):
-        window = overlap + chunk
-        if (found := window.find(marker)) >= 0:
-            return start - len(overlap) + found
-        overlap = window[-(len(marker) - 1) :]
-        start += len(chunk)
-    return -1
+def find_record_start(path: Path, start: int, end: int) -> int | None:
+    """File offset in [start, end) of the first place that looks like the start of a record.
+
+    In gzipped files that is a member which inflates to a record's first bytes, in plain files a line.
+    A page can hold such a place, too (an archive inside an archive), so whoever reads from here on must
+    prove it: reading the file from a place that is proven reaches the same offset.
+    """
+    with path.open("rb") as file:
+        if file.read(2) == _GZIP_MAGIC[:2]:
+            return _find_member(file, start, end)
+        line_ends = _find_all(file, b"\n" + _RECORD_START, max(0, start - 1), end - 1)
+        return next((offset + 1 for offset in line_ends), None)
+
+
+def _find_member(file: BinaryIO, start: int, end: int | None = None) -> int | None:
+    """File offset in [start, end) of the first gzip member that starts with a record."""
+    magics = _find_all(file, _GZIP_MAGIC, start, end)
+    return next((offset for offset in magics if _starts_with_record(file, offset)), None)
+
+
+def _find_all(file: BinaryIO, marker: bytes, start: int, end: int | None) -> Iterator[int]:
+    """File offset of every `marker` that begins in [start, end). The file may be moved in between."""
+    window = b""
+    while end is None or start < end:
+        file.seek(start + len(window))
+        chunk = file.read(_CHUNK_BYTES)
+        if not chunk:
+            return
+        window += chunk
+        found = -1
+        while (found := window.find(marker, found + 1)) >= 0:
+            if end is not None and start + found >= end:
+                return
+            yield start + found
+        kept = window[-(len(marker) - 1) :]
+        start += len(window) - len(kept)
+        window = kept
 
 
 def _starts_with_record(file: BinaryIO, offset: int) -> bool:

@@ -52,6 +52,8 @@ class StageContext:
     metrics_path: Path
     run: Mapping[str, Any] = field(default_factory=dict)
     """Facts about the run that a model card prints: name, started_at, recipe."""
+    on: str = "local"
+    """Where parallel parts run, see `runner.executors`: never changes the result."""
 
     def input(self, kind: str) -> Artifact:
         """The nearest input of this kind. Raises BessemerError when the recipe made none."""

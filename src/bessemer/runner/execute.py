@@ -14,6 +14,7 @@ from bessemer.errors import BessemerError, DamagedArtifact
 from bessemer.recipe import StagePlan
 from bessemer.runner.context import Metrics, Reporter, StageContext
 from bessemer.runner.cost import CostMeter
+from bessemer.runner.executors import LOCAL
 from bessemer.runner.files import fsync_tree, remove_folder, replace_folder, write_atomically
 from bessemer.runner.identity import Identity
 from bessemer.runner.layout import PartialFolder, RunFolder
@@ -40,16 +41,17 @@ def execute(
     run: RunFolder,
     reporter: Reporter,
     facts: Mapping[str, Any],
+    on: str = LOCAL,
 ) -> Artifact:
     """Run or continue a stage and publish its artifact.
 
-    `facts` become `StageContext.run`. Whatever the stage raises passes through; what it has written
-    stays in the partial folder.
+    `facts` become `StageContext.run`, `on` says where parallel parts run. Whatever the stage raises
+    passes through; what it has written stays in the partial folder.
     """
     partial = run.partial(plan.name)
     _prepare(partial, identity.key)
     if not _is_complete(partial, identity.key):
-        _attempt(plan, identity, inputs, partial, reporter, facts)
+        _attempt(plan, identity, inputs, partial, reporter, facts, on)
     replace_folder(partial.output, run.artifact(plan.name))
     remove_folder(partial.root)
     return Artifact(run.artifact(plan.name), read_manifest(run.artifact(plan.name)))
@@ -80,6 +82,7 @@ def _attempt(
     partial: PartialFolder,
     reporter: Reporter,
     facts: Mapping[str, Any],
+    on: str,
 ) -> None:
     _remove_leftovers(partial)
     drop_torn_line(partial.metrics)
@@ -92,6 +95,7 @@ def _attempt(
         reporter=reporter,
         metrics_path=partial.metrics,
         run=facts,
+        on=on,
     )
     with CostMeter(partial.attempts) as meter:
         metrics = plan.stage.function()(plan.config, context)

@@ -17,6 +17,7 @@ from bessemer.recipe import Recipe, StagePlan
 from bessemer.runner.assess import Verdict, assess, assess_all, inputs_of
 from bessemer.runner.context import Reporter
 from bessemer.runner.execute import discard, execute
+from bessemer.runner.executors import LOCAL, check_place
 from bessemer.runner.files import remove_folder, write_atomically
 from bessemer.runner.identity import identify
 from bessemer.runner.layout import RunFolder
@@ -44,16 +45,19 @@ def run_recipe(
     reporter: Reporter,
     from_stage: str | None = None,
     until: str | None = None,
+    on: str = LOCAL,
 ) -> list[StageResult]:
     """Make every artifact of the recipe in `run_folder`; what is up to date is verified and kept.
 
-    `from_stage` is redone with everything after it; nothing after `until` is run. Every artifact
+    `from_stage` is redone with everything after it; nothing after `until` is run. `on` says where the
+    parallel parts of stages run (see `runner.executors`), which changes no byte. Every artifact
     is verified against its checksums once, before it is used. Raises ConfigError for unknown names,
     DamagedArtifact when a file is not as recorded, BessemerError when another process works in the
     folder or the disk is full. Finished stages are kept in every case.
     """
     selection = Selection(from_stage, until)
     selection.check(recipe)
+    check_place(on)
     run = RunFolder(run_folder)
     run.root.mkdir(parents=True, exist_ok=True)
     with _full_disk_explained(run.root), hold_lock(run.lock), _logged(run, reporter) as logged:
@@ -70,7 +74,7 @@ def run_recipe(
         results: list[StageResult] = []
         for plan in selection.stages(recipe):
             finished = {result.stage: result.artifact for result in results}
-            results.append(_bring_up_to_date(plan, recipe, finished, run, logged, facts))
+            results.append(_bring_up_to_date(plan, recipe, finished, run, logged, facts, on))
         return results
 
 
@@ -90,6 +94,7 @@ def _bring_up_to_date(
     run: RunFolder,
     reporter: Reporter,
     facts: Mapping[str, Any],
+    on: str,
 ) -> StageResult:
     start_s = time.monotonic()
     inputs = inputs_of(plan, finished)
@@ -101,7 +106,7 @@ def _bring_up_to_date(
         return StageResult(plan.name, plan.kind, "up to date", time.monotonic() - start_s, verdict.artifact)
     verb = "continues" if verdict.state == "would continue" else "runs"
     reporter.say(f"{plan.name}: {verb} ({'; '.join(verdict.reasons)})")
-    artifact = execute(plan, identity, inputs, run, reporter, facts)
+    artifact = execute(plan, identity, inputs, run, reporter, facts, on)
     wall_s = time.monotonic() - start_s
     reporter.say(f"{plan.name}: done in {duration(wall_s)}, digest {artifact.manifest.digest[:12]}")
     return StageResult(plan.name, plan.kind, "done", wall_s, artifact)

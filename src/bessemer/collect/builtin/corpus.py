@@ -11,11 +11,11 @@ from pathlib import Path
 from bessemer.collect.builtin.pages import page, section
 from bessemer.collect.builtin.rendering import Rendered, corpus_groups, render_corpus
 from bessemer.collect.builtin.server import PageServer
-from bessemer.collect.clock import fixed_epoch, warc_date
+from bessemer.collect.clock import file_epoch, fixed_epoch, warc_date
 from bessemer.collect.config import CollectConfig
 from bessemer.collect.crawler import CrawlPlan, crawl, warc_head
 from bessemer.collect.failures import FailureLog
-from bessemer.runner.context import StageContext
+from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.files import write_atomically
 
 HOST = "pydoc.localhost"
@@ -23,10 +23,15 @@ HOST = "pydoc.localhost"
 _RENDERED_NAME = "rendered.json"
 
 
-def collect_builtin(config: CollectConfig, context: StageContext) -> int:
-    """Make the corpus and crawl it into the context's output. Returns the number of pages."""
+def collect_builtin(config: CollectConfig, context: StageContext) -> tuple[int, Metrics]:
+    """Make the corpus and crawl it into the context's output. Returns the number of pages and its facts.
+
+    The records carry no date but 1970 (or SOURCE_DATE_EPOCH): wheels do not say when they were built, and
+    dates of installation would give the same text other bytes on every machine. When the packages were
+    installed is `no_newer_than` among the facts.
+    """
     rendered = _render_once(config, context)
-    date_s = corpus_epoch(config)
+    date_s = file_epoch()
     with PageServer({"index": index_page(rendered.pages), **rendered.pages}, date_s) as server:
         crawl_config = config.crawl.model_copy(
             update={
@@ -50,13 +55,13 @@ def collect_builtin(config: CollectConfig, context: StageContext) -> int:
         for name, reason in sorted(rendered.failures.items()):
             failures.add(f"pydoc:{name}", reason)
         failures.sync()
-    return progress.num_pages
+    return progress.num_pages, {"no_newer_than": warc_date(_installed_s(config))}
 
 
-def corpus_epoch(config: CollectConfig) -> float:
-    """When this installation's documentation last changed: the newest of Python's and the packages' files.
+def _installed_s(config: CollectConfig) -> float:
+    """When the documented installation last changed, in seconds since 1970: nothing in it is newer.
 
-    SOURCE_DATE_EPOCH wins when it is set.
+    The newest of Python's and the packages' files. SOURCE_DATE_EPOCH wins when it is set.
     """
     epoch_s = fixed_epoch()
     if epoch_s is not None:

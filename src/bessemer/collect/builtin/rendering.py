@@ -1,7 +1,9 @@
 """Rendering the built-in corpus: two child processes at a time, a deadline for each name.
 
-A name whose module hangs or crashes its process is reported, and the rest of its group goes on in a
-fresh process. The children get an environment of their own: nothing of the user's is there to leak.
+A name whose module crashes its process is reported, and the rest of its group goes on in a fresh process.
+One that is late gets much more time, and if it is late again the stage stops: leaving it out would make
+the corpus depend on how busy the machine was. The children get an environment of their own: nothing of
+the user's is there to leak.
 """
 
 import importlib.util
@@ -24,6 +26,8 @@ from bessemer.errors import BessemerError
 
 _NUM_PROCESSES = 2
 """More would not help: importing and inspecting the largest package takes half of the whole time."""
+_PATIENCE = 10.0
+"""A name that was late gets so many times the deadline."""
 _START_DEADLINE_S = 120.0
 """For a child to start; a loaded machine takes long over the first imports."""
 
@@ -65,7 +69,7 @@ def render_corpus(config: CollectConfig, folder: Path, advance: Callable[[], Non
     """Render every page. Deterministic for one installation of Python and the packages.
 
     `folder` is where the children run; `advance` is called after each name. Raises BessemerError when
-    a child cannot start.
+    a child cannot start, or when a name is late twice.
     """
     groups, failures = corpus_groups(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,16 +95,38 @@ def render_group(
     answers: list[dict[str, Any]] = []
     while len(answers) < len(group.names):
         names = group.names[len(answers) :]
-        fault = _run_child(Group(group.kind, names), folder, deadline_s, answers, advance)
+        try:
+            fault = _run_child(Group(group.kind, names), folder, deadline_s, answers, advance)
+        except _Late:
+            late = Group(group.kind, group.names[len(answers) :][:1])
+            fault = _run_patiently(late, folder, _PATIENCE * deadline_s, answers, advance)
         if fault is not None:
             answers.append({"name": group.names[len(answers)], "pages": {}, "faults": [fault]})
     return answers
 
 
+def _run_patiently(
+    group: Group, folder: Path, deadline_s: float, answers: list[dict[str, Any]], advance: Callable[[], None]
+) -> str | None:
+    """Render one name again, with more time. Raises BessemerError when it is late again."""
+    try:
+        return _run_child(group, folder, deadline_s, answers, advance)
+    except _Late:
+        raise BessemerError(
+            f"the built-in corpus: {group.names[0]} was not documented within {deadline_s:g} s. If the "
+            "machine is slow or busy, raise builtin_deadline_s; if the module hangs, leave it out "
+            "(builtin_modules, builtin_packages)"
+        ) from None
+
+
+class _Late(Exception):
+    """A child gave no answer within its deadline."""
+
+
 def _run_child(
     group: Group, folder: Path, deadline_s: float, answers: list[dict[str, Any]], advance: Callable[[], None]
 ) -> str | None:
-    """Append the child's answers. Returns why it stopped early, None when it did not."""
+    """Append the child's answers. Returns why it crashed, None when it did not. Raises _Late."""
     request = json.dumps({"kind": group.kind, "names": group.names})
     process = subprocess.Popen(
         # -P keeps the working directory off the import path.
@@ -134,7 +160,7 @@ def _run_child(
     if num_answers == len(group.names):
         return None
     if watchdog.has_killed:
-        return f"not documented within {deadline_s:g} s"
+        raise _Late
     return f"crashed the process that documents it (exit code {process.returncode})"
 
 

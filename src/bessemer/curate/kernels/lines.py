@@ -23,10 +23,13 @@ from bessemer.curate.kernels.hashing import FNV_OFFSET, FNV_PRIME, extend, final
     NUM_PARAGRAPHS,
     NUM_DUPLICATE_PARAGRAPHS,
     NUM_DUPLICATE_PARAGRAPH_CHARACTERS,
-) = range(11)
-_NUM_COUNTS = 11
+    NUM_LONG,
+) = range(12)
+_NUM_COUNTS = 12
 SHORT_LINE_CHARACTERS = 30
 """Penedo et al. 2024 (FineWeb), section 3.6: lines shorter than 30 characters."""
+LONG_LINE_CHARACTERS = 200
+"""Xue et al. 2021 (mC4), section 3.1: pages with at least three lines of 200 characters or more."""
 _ELLIPSIS = 0x2026
 _FULL_STOP = 0x2E
 _NEWLINE = 0x0A
@@ -36,7 +39,7 @@ _NEWLINE = 0x0A
 def count_lines(
     buffer: NDArray[np.uint8], offsets: NDArray[np.int64], classes: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Counts [documents, 11] in the order of the module's NUM_ constants; characters are code points."""
+    """Counts [documents, 12] in the order of the module's NUM_ constants; characters are code points."""
     num_documents = len(offsets) - 1
     counts = np.zeros((num_documents, _NUM_COUNTS), np.int64)
     for document in range(num_documents):
@@ -60,6 +63,7 @@ def count_lines(
                 row[NUM_ELLIPSIS] += last == _ELLIPSIS or num_stops >= 3
                 row[NUM_TERMINAL] += is_terminal
                 row[NUM_SHORT] += length < SHORT_LINE_CHARACTERS
+                row[NUM_LONG] += length >= LONG_LINE_CHARACTERS
                 _, is_new = insert(line_keys, line_used, size - 1, line)
                 if not is_new:
                     row[NUM_DUPLICATE] += 1

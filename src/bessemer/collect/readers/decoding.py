@@ -1,0 +1,31 @@
+"""Bytes of unknown encoding to text, for readers that have to look into it."""
+
+import codecs
+
+from resiliparse.parse.encoding import detect_encoding
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def decode_text(content: bytes) -> str:
+    """By byte order mark, as UTF-8, else by statistics; what does not decode becomes U+FFFD."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            return content[len(mark) :].decode(encoding, "replace")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode(_detected(content), "replace")
+
+
+def _detected(content: bytes) -> str:
+    label = detect_encoding(content) or "utf-8"
+    try:
+        "".encode(label)
+    except LookupError:  # not an encoding of text, or one that Python does not know
+        return "utf-8"
+    return "cp1252" if codecs.lookup(label).name in ("iso8859-1", "ascii") else label

@@ -1,0 +1,107 @@
+"""Programming languages by file name. Names and extensions follow GitHub's Linguist."""
+
+_EXTENSIONS_OF = {
+    "Ada": "ada adb ads",
+    "Assembly": "asm nasm",
+    "Batchfile": "bat cmd",
+    "C": "c h",
+    "C#": "cs",
+    "C++": "cc cpp cxx c++ hh hpp hxx h++",
+    "CMake": "cmake",
+    "CSS": "css",
+    "Clojure": "clj cljc cljs",
+    "CoffeeScript": "coffee",
+    "Common Lisp": "lisp lsp",
+    "Coq": "coq",
+    "Crystal": "cr",
+    "Cuda": "cu cuh",
+    "Cython": "pyx pxd",
+    "D": "d",
+    "Dart": "dart",
+    "Elixir": "ex exs",
+    "Elm": "elm",
+    "Emacs Lisp": "el",
+    "Erlang": "erl hrl",
+    "F#": "fs fsi fsx",
+    "Fortran": "f f03 f08 f77 f90 f95 for",
+    "GLSL": "glsl frag vert",
+    "Go": "go",
+    "GraphQL": "graphql gql",
+    "Groovy": "groovy gradle",
+    "HCL": "hcl tf",
+    "Haskell": "hs",
+    "Idris": "idr",
+    "Java": "java",
+    "JavaScript": "js cjs mjs jsx",
+    "Julia": "jl",
+    "Jsonnet": "jsonnet",
+    "Kotlin": "kt kts",
+    "Lean": "lean",
+    "Lua": "lua",
+    "Makefile": "mk mak",
+    "Mathematica": "wl",
+    "Nim": "nim",
+    "Nix": "nix",
+    "OCaml": "ml mli",
+    "Objective-C": "m",
+    "Objective-C++": "mm",
+    "PHP": "php",
+    "Pascal": "pas",
+    "Perl": "pl pm",
+    "PowerShell": "ps1 psm1 psd1",
+    "Prolog": "prolog",
+    "Protocol Buffer": "proto",
+    "Python": "py pyi pyw",
+    "R": "r",
+    "Racket": "rkt",
+    "Ruby": "rb rake gemspec",
+    "Rust": "rs",
+    "SCSS": "scss",
+    "SQL": "sql",
+    "Scala": "scala sc sbt",
+    "Scheme": "scm ss",
+    "Shell": "sh bash zsh ksh fish",
+    "Solidity": "sol",
+    "Standard ML": "sml",
+    "Starlark": "bzl star",
+    "Svelte": "svelte",
+    "Swift": "swift",
+    "SystemVerilog": "sv svh",
+    "Tcl": "tcl",
+    "TeX": "tex sty cls",
+    "TypeScript": "ts mts cts tsx",
+    "VHDL": "vhd vhdl",
+    "Verilog": "v",
+    "Vim Script": "vim",
+    "Visual Basic .NET": "vb",
+    "Vue": "vue",
+    "WebAssembly": "wat",
+    "XSLT": "xsl xslt",
+    "Zig": "zig",
+}
+_LANGUAGE_OF_NAME = {
+    "cmakelists.txt": "CMake",
+    "dockerfile": "Dockerfile",
+    "containerfile": "Dockerfile",
+    "gemfile": "Ruby",
+    "rakefile": "Ruby",
+    "gnumakefile": "Makefile",
+    "makefile": "Makefile",
+    "jenkinsfile": "Groovy",
+    "meson.build": "Meson",
+    "build.bazel": "Starlark",
+}
+_LANGUAGE_OF_EXTENSION = {
+    extension: language for language, extensions in _EXTENSIONS_OF.items() for extension in extensions.split()
+}
+
+
+def programming_language(name: str) -> str | None:
+    """The language of a source file by its name or extension, compressed or not; None for other files."""
+    name = name.lower()
+    for suffix in (".gz", ".bz2", ".xz", ".zst"):
+        name = name.removesuffix(suffix)
+    if name in _LANGUAGE_OF_NAME:
+        return _LANGUAGE_OF_NAME[name]
+    stem, dot, extension = name.rpartition(".")
+    return _LANGUAGE_OF_EXTENSION.get(extension) if dot and stem else None

@@ -1,0 +1,75 @@
+"""Text in normal form: line ends, spaces, control and invisible characters, composed letters."""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from bessemer.curate.extraction.mojibake import repair_mojibake
+from bessemer.curate.extraction.page import Extracted
+
+TITLE_CHARACTERS = 300
+MAX_MARKS = 30
+"""Combining marks on one letter. Unicode's Stream-Safe Text Format (UAX #15, section 13) allows as many;
+more make normalisation take quadratic time."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
+_REPLACEMENTS = {
+    **dict.fromkeys(("\r\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"), "\n"),
+    **dict.fromkeys(("\xa0", "\u2007", "\u202f"), " "),
+}
+"""Other line ends, and spaces of fixed width or that must not break."""
+_BREAKS_WORDS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+"""Thai, Lao, Burmese and Khmer: scripts without blanks, where a zero width space parts words."""
+_INVISIBLE = re.compile(
+    "[\xad\u180e\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
+    f"|(?<![{_BREAKS_WORDS}])\u200b|\u200b(?![{_BREAKS_WORDS}])"
+    "|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0001\U000e0020-\U000e007f]+"
+)
+"""Soft hyphens, embeddings and overrides of direction (Boucher and Anderson 2021, "Trojan Source"), joiners
+of words, byte order marks inside the text, annotations, zero width spaces where words have blanks, and tag
+characters except in emoji flags. Joiners of letters (U+200C, U+200D) and U+200E, U+200F carry meaning."""
+_BLANK_LINES = re.compile(r"\n{3,}")
+
+
+def clean(text: str, title: str | None = None, *, normalize: bool = True, repair: bool = True) -> Extracted:
+    """Plain text in normal form: see `Extracted.text`.
+
+    Fixed spaces become blanks; control and invisible characters go. With `repair`, misread UTF-8 is
+    undone (`notes["mojibake_runs"]`); with `normalize`, letters are composed (Unicode NFC, UAX #15).
+    """
+    if not text.isascii() and _SURROGATE.search(text):
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text, num_repairs = repair_mojibake(text) if repair else (text, 0)
+    for other, plain in _REPLACEMENTS.items():
+        text = text.replace(other, plain)
+    num_characters = len(text)
+    num_replaced = text.count("\ufffd")
+    text, num_controls = _CONTROL.subn("", text)
+    if not text.isascii():
+        text = _INVISIBLE.sub("", text)
+        text = _composed(text) if normalize else text
+    text = "\n".join(line.rstrip() for line in text.split("\n"))
+    text = _BLANK_LINES.sub("\n\n", text).strip("\n")
+    undecodable = (num_replaced + num_controls) / num_characters if num_characters else 0.0
+    notes = {"mojibake_runs": num_repairs} if num_repairs else {}
+    return Extracted(text if text.strip() else "", _clean_title(title, repair), undecodable, notes)
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", _too_many_marks().sub(r"\1", text))
+
+
+@lru_cache(maxsize=1)
+def _too_many_marks() -> re.Pattern[str]:
+    """A run of more than MAX_MARKS combining marks, with those that stay as its group."""
+    marks = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.combining(chr(code)))
+    return re.compile(f"([{re.escape(marks)}]{{{MAX_MARKS}}})[{re.escape(marks)}]+")
+
+
+def _clean_title(title: str | None, repair: bool) -> str | None:
+    if not title:
+        return None
+    title = title[: 10 * TITLE_CHARACTERS].encode("utf-8", "replace").decode()
+    title = repair_mojibake(title)[0] if repair else title
+    title = unicodedata.normalize("NFC", _INVISIBLE.sub("", _CONTROL.sub("", title)))
+    return " ".join(title.split())[:TITLE_CHARACTERS] or None
