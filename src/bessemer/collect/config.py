@@ -7,7 +7,6 @@ from pydantic import Field, field_validator, model_validator
 
 from bessemer.collect.common_crawl.config import CommonCrawlConfig
 from bessemer.collect.crawl_config import DEFAULT_MAX_PAGES, CrawlConfig
-from bessemer.collect.hub_config import HubConfig
 from bessemer.config import Bytes, Config, Count, Seconds
 
 Format = Literal[
@@ -25,15 +24,14 @@ Format = Literal[
     "warc",
 ]
 
-_SOURCES = ("urls", "path", "common_crawl", "hub")
+_SOURCES = ("urls", "path", "common_crawl")
 """Fields of which one says where the pages come from."""
 
 
 class CollectConfig(Config):
-    """One source of raw pages: the built-in corpus, a crawl from seed URLs, Common Crawl, local files, or
-    a data set of the Hugging Face hub."""
+    """One source of raw pages: the built-in corpus, a crawl from seed URLs, Common Crawl, or local files."""
 
-    source: Literal["builtin", "urls", "path", "common_crawl", "hub"] = "builtin"
+    source: Literal["builtin", "urls", "path", "common_crawl"] = "builtin"
     """Follows from the field of that name when it is given; may also hold it: `source: {path: corpus/}`."""
     urls: tuple[str, ...] = ()
     """Seeds of a crawl."""
@@ -43,8 +41,6 @@ class CollectConfig(Config):
     """Kind of the files under `path`; `auto` goes by each name's extension."""
     common_crawl: CommonCrawlConfig | None = None
     """Files or single pages of a Common Crawl archive."""
-    hub: HubConfig | None = None
-    """A data set of the Hugging Face hub, by name. One on disk is read with `path`."""
     text_column: str = "text"
     """Rows (JSONL, Parquet, Arrow): the column that holds the document."""
     id_column: str | None = None

@@ -6,7 +6,6 @@ from bessemer.collect.common_crawl.collect import collect_common_crawl
 from bessemer.collect.config import CollectConfig
 from bessemer.collect.crawler import CrawlPlan, crawl, warc_head
 from bessemer.collect.failures import FAILURES_NAME, count_failures, first_failure
-from bessemer.collect.hub import collect_hub
 from bessemer.collect.local import collect_files
 from bessemer.errors import BessemerError
 from bessemer.formats.warc_writer import WarcHead
@@ -64,9 +63,6 @@ def _collect_pages(config: CollectConfig, context: StageContext) -> tuple[int, M
             return collect_files(config, context, head("local files")), {}
         case "common_crawl":
             return collect_common_crawl(config, context, head("pages of Common Crawl")), {}
-        case "hub":
-            num_pages, commit = collect_hub(config, context, head("a data set of the hub"))
-            return num_pages, {"commit": commit}
         case "urls":
             clock = crawl_clock()
             crawl_head = warc_head(config.crawl, warc_date(clock()), "crawl")
