@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from bessemer.config import Bytes, Config, Count
 from bessemer.curate.dedup.parameters import PUBLISHED, MinHashParameters, Unit
 from bessemer.curate.rules import DROP_RULES
-from bessemer.errors import ConfigError
 
 ParameterSet = Literal[
     "fineweb", "refinedweb", "dclm", "redpajama-0.7", "redpajama-0.8", "redpajama-0.9", "nemo", "marin"
@@ -108,5 +107,5 @@ class DuplicateConfig(Config):
                 "could stay for the whole, or join two texts that have only the fragment in common"
             )
         if faults:
-            raise ConfigError("curate: " + "; ".join(faults))
+            raise ValueError("; ".join(faults))
         return self

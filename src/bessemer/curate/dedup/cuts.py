@@ -92,7 +92,7 @@ class _Items:
             self.corpus.files[shard].array(name)[numbers[start:end] - self._first[shard]]
             for shard, start, end in runs_by_shard(numbers, self._first)
         ]
-        return np.concatenate(parts)
+        return np.concatenate([self.corpus.files[0].array(name)[:0], *parts])
 
     def rows(self, numbers: Rows) -> Rows:
         """Rows of ascending numbers."""
