@@ -43,6 +43,8 @@ class Site(ThreadingHTTPServer):
         self.answers = {"/robots.txt": robots or Answer(status=404), **answers}
         self.asked: Counter[str] = Counter()
         self.agents: set[str | None] = set()
+        self.conditional: Counter[str] = Counter()
+        """Paths that were asked for on the condition that they changed."""
         self.lock = threading.Lock()
 
     @property
@@ -70,21 +72,33 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.asked[self.path] += 1
             self.server.agents.add(self.headers["User-Agent"])
+            if self.headers["If-None-Match"] or self.headers["If-Modified-Since"]:
+                self.server.conditional[self.path] += 1
             answer = self.server.answers.get(self.path, Answer(b"gone", 404))
             if isinstance(answer, list):
                 answer = answer[min(self.server.asked[self.path], len(answer)) - 1]
         answer.before()
+        if self._has_not_changed(answer):
+            answer = Answer(status=304, content_type=None, headers=answer.headers)
         self.send_response_only(answer.status)
         if answer.content_type is not None:
             self.send_header("Content-Type", answer.content_type)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        if answer.has_length:
+        if answer.status == 304:
+            pass
+        elif answer.has_length:
             self.send_header("Content-Length", str(len(answer.body)))
         else:
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(answer.body)
+
+    def _has_not_changed(self, answer: Answer) -> bool:
+        etag, date = self.headers["If-None-Match"], self.headers["If-Modified-Since"]
+        if etag is not None:
+            return etag == answer.headers.get("ETag")
+        return date is not None and date == answer.headers.get("Last-Modified")
 
     def log_message(self, format: str, *args: object) -> None:
         """Tests say what matters."""

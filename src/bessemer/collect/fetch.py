@@ -7,23 +7,25 @@ the address check has to sit where connections are opened.
 import asyncio
 import importlib.metadata
 import ssl
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import httpcore
 
 from bessemer.collect.addresses import ForbiddenAddress, GuardedBackend
 from bessemer.collect.crawl_config import PROJECT_NOTE, CrawlConfig
-from bessemer.collect.urls import origin_of, request_target
+from bessemer.collect.politeness import HostTurns, LeaveAlone, retry_after_s
+from bessemer.collect.urls import authority_of, request_target
 from bessemer.formats.http_message import HttpResponse
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+NOT_MODIFIED = 304
 _RETRY_STATUSES = frozenset({429, 503})
-_MAX_RETRY_AFTER_S = 60.0
+_MAX_STATUS_LINE_CHARS = 200
+
+Wants = Callable[[HttpResponse], str | None]
+"""Sees a response before its body is read; returns a reason to drop it, or None."""
 
 
 class FetchFailed(Exception):
@@ -33,7 +35,7 @@ class FetchFailed(Exception):
         super().__init__(reason)
         self.retry_after_s = retry_after_s
         self.is_passing = is_passing
-        """Whether another attempt may succeed."""
+        """Whether the server is to blame rather than the URL, so that another attempt may succeed."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,28 @@ class Exchange:
     url: str
     request: bytes
     response: HttpResponse
+    address: str | None = None
+    """The IP address that was connected to."""
+    is_cut: bool = False
+    """Whether the body goes on beyond the limit it was read to."""
+
+    @property
+    def response_head(self) -> bytes:
+        """The response up to its body. The body is no longer chunked, which the headers then say."""
+        response = self.response
+        lines = [f"HTTP/1.1 {response.status} {response.reason[:_MAX_STATUS_LINE_CHARS]}"]
+        has_body = response.status != NOT_MODIFIED
+        for name, value in response.headers:
+            is_hop = has_body and name.lower() in ("transfer-encoding", "content-length")
+            lines.append(f"{'X-Crawl-' if is_hop else ''}{name}: {value}")
+        if has_body:
+            lines.append(f"Content-Length: {len(response.body)}")
+        return "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
 
     @property
     def response_block(self) -> bytes:
-        """The whole response. Its body is no longer chunked, which the headers then say."""
-        response = self.response
-        lines = [f"HTTP/1.1 {response.status} {response.reason}"]
-        for name, value in response.headers:
-            is_hop = name.lower() in ("transfer-encoding", "content-length")
-            lines.append(f"{'X-Crawl-' if is_hop else ''}{name}: {value}")
-        lines.append(f"Content-Length: {len(response.body)}")
-        return "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + response.body
+        """The whole response."""
+        return self.response_head + self.response.body
 
 
 def user_agent(config: CrawlConfig) -> str:
@@ -68,6 +81,11 @@ def user_agent(config: CrawlConfig) -> str:
     return f"bessemer/{version} ({notes})"
 
 
+def product_token(config: CrawlConfig) -> str:
+    """The crawler's name without its version: what robots.txt and X-Robots-Tag call it (RFC 9309, 2.2.1)."""
+    return user_agent(config).partition("/")[0].partition(" ")[0]
+
+
 class Fetcher:
     """Fetches URLs under the limits of a CrawlConfig. A context manager: closes its connections."""
 
@@ -75,9 +93,7 @@ class Fetcher:
         self._config = config
         self._user_agent = user_agent(config)
         self._slots = asyncio.Semaphore(config.max_concurrency)
-        self._hosts: dict[str, _HostTurns] = defaultdict(
-            lambda: _HostTurns(config.max_concurrency_per_host, config.delay_s)
-        )
+        self._hosts: dict[str, HostTurns] = {}
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl.create_default_context(),
             max_connections=config.max_concurrency,
@@ -93,33 +109,65 @@ class Fetcher:
 
     def slow_down(self, url: str, delay_s: float) -> None:
         """Wait at least so long between two requests to this URL's host from now on."""
-        turns = self._hosts[origin_of(url)]
+        turns = self._turns_of(url)
         turns.delay_s = max(turns.delay_s, delay_s)
 
-    async def fetch(self, url: str, wants: Callable[[HttpResponse], str | None]) -> Exchange:
+    async def fetch(
+        self,
+        url: str,
+        wants: Wants = lambda _: None,
+        max_bytes: int | None = None,
+        is_cut_allowed: bool = False,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> Exchange:
         """Get a URL, with retries. Redirects are answers, not followed.
 
-        `wants` sees the response before its body is read and may return a reason to drop it.
-        Raises FetchFailed.
+        A body of more than `max_bytes` (default: the config's) fails, or is cut there if `is_cut_allowed`.
+        `headers` are sent beside the usual ones. Raises FetchFailed.
         """
-        attempt = 0
-        while True:
+        turns = self._turns_of(url)
+        limit = self._config.max_bytes if max_bytes is None else max_bytes
+        last_reason = ""
+        for attempt in range(self._config.max_retries + 1):
             try:
-                async with self._hosts[origin_of(url)].turn(), self._slots:
-                    return await self._fetch_once(url, wants)
+                async with turns.turn(), self._slots:
+                    exchange = await self._fetch_once(url, wants, limit, is_cut_allowed, headers)
+            except LeaveAlone as request:
+                reason = f"{last_reason}; the host {request}" if last_reason else f"host paused: it {request}"
+                raise FetchFailed(reason, is_passing=True) from request
             except FetchFailed as failure:
-                if not failure.is_passing or attempt >= self._config.max_retries:
+                if not failure.is_passing:
+                    turns.note_success()
                     raise
-                backoff_s = self._config.retry_delay_s * 2**attempt
-                self._hosts[origin_of(url)].pause(max(backoff_s, failure.retry_after_s or 0.0))
-                attempt += 1
+                turns.note_failure(failure.retry_after_s)
+                last_reason = str(failure)
+                if attempt == self._config.max_retries:
+                    raise
+            else:
+                turns.note_success()
+                return exchange
+        raise AssertionError("the last attempt returns or raises")
 
-    async def _fetch_once(self, url: str, wants: Callable[[HttpResponse], str | None]) -> Exchange:
+    def _turns_of(self, url: str) -> HostTurns:
+        authority = authority_of(url)
+        if authority not in self._hosts:
+            self._hosts[authority] = HostTurns(self._config)
+        return self._hosts[authority]
+
+    async def _fetch_once(
+        self,
+        url: str,
+        wants: Wants,
+        limit: int,
+        is_cut_allowed: bool,
+        more_headers: Iterable[tuple[str, str]],
+    ) -> Exchange:
         headers = [
             ("Host", urlsplit(url).netloc),
             ("User-Agent", self._user_agent),
             ("Accept", "text/html,application/xhtml+xml,text/plain;q=0.9,*/*;q=0.1"),
             ("Accept-Encoding", "gzip, deflate"),
+            *more_headers,
         ]
         lines = [f"GET {request_target(url)} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
         request = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
@@ -130,68 +178,44 @@ class Fetcher:
                 asyncio.timeout(timeout_s),
                 self._pool.stream("GET", url, headers=headers, extensions={"timeout": timeouts}) as answer,
             ):
-                return Exchange(url, request, await self._read(answer, wants))
+                response, is_cut = await _read(answer, wants, limit, is_cut_allowed)
+                return Exchange(url, request, response, _address_of(answer), is_cut)
         except ForbiddenAddress as error:
             raise FetchFailed(f"private address: {error}") from error
         except (TimeoutError, httpcore.TimeoutException) as error:
             raise FetchFailed(f"timeout: no whole answer in {timeout_s:g} s", is_passing=True) from error
-        except httpcore.NetworkError as error:
+        except (httpcore.NetworkError, ssl.SSLError, OSError) as error:
             raise FetchFailed(f"connection failed: {error}", is_passing=True) from error
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
             raise FetchFailed(f"malformed answer: {error}", is_passing=True) from error
 
-    async def _read(
-        self, answer: httpcore.Response, wants: Callable[[HttpResponse], str | None]
-    ) -> HttpResponse:
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers)
-        reason = answer.extensions.get("reason_phrase", b"").decode("latin-1")
-        head = HttpResponse(answer.status, reason, headers, b"")
-        if head.status in _RETRY_STATUSES:
-            retry_after_s = _retry_after_s(head.header("Retry-After"), head.header("Date"))
-            raise FetchFailed(f"HTTP {head.status}", retry_after_s, is_passing=True)
-        drop_reason = wants(head)
-        if drop_reason is not None:
-            raise FetchFailed(drop_reason)
-        body = bytearray()
-        async for chunk in answer.aiter_stream():
-            body += chunk
-            if len(body) > self._config.max_bytes:
-                raise FetchFailed(f"too long: a body of more than {self._config.max_bytes} bytes")
-        return HttpResponse(answer.status, reason, headers, bytes(body))
+
+async def _read(
+    answer: httpcore.Response, wants: Wants, limit: int, is_cut_allowed: bool
+) -> tuple[HttpResponse, bool]:
+    headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers)
+    reason = answer.extensions.get("reason_phrase", b"").decode("latin-1")
+    head = HttpResponse(answer.status, reason, headers, b"")
+    if head.status in _RETRY_STATUSES:
+        after_s = retry_after_s(head.header("Retry-After"), head.header("Date"))
+        raise FetchFailed(f"HTTP {head.status}", after_s, is_passing=True)
+    drop_reason = wants(head)
+    if drop_reason is not None:
+        raise FetchFailed(drop_reason)
+    length = (head.header("Content-Length") or "").strip()
+    if not is_cut_allowed and length.isascii() and length.isdigit() and int(length[:20]) > limit:
+        raise FetchFailed(f"too long: a body of more than {limit} bytes")
+    body = bytearray()
+    async for chunk in answer.aiter_stream():
+        body += chunk
+        if len(body) > limit and is_cut_allowed:
+            return HttpResponse(answer.status, reason, headers, bytes(body[:limit])), True
+        if len(body) > limit:
+            raise FetchFailed(f"too long: a body of more than {limit} bytes")
+    return HttpResponse(answer.status, reason, headers, bytes(body)), False
 
 
-class _HostTurns:
-    """Who may ask one host next: so many at once, and so long after the one before."""
-
-    def __init__(self, max_concurrency: int, delay_s: float) -> None:
-        self.delay_s = delay_s
-        self._slots = asyncio.Semaphore(max_concurrency)
-        self._next_s = 0.0
-
-    def pause(self, seconds: float) -> None:
-        """Let nobody ask for a while."""
-        self._next_s = max(self._next_s, asyncio.get_running_loop().time() + seconds)
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn and hold it."""
-        loop = asyncio.get_running_loop()
-        async with self._slots:
-            # Others may have moved the time on meanwhile, hence the loop.
-            while (wait_s := self._next_s - loop.time()) > 0:
-                await asyncio.sleep(wait_s)
-            self._next_s = loop.time() + self.delay_s
-            yield
-
-
-def _retry_after_s(value: str | None, date: str | None) -> float | None:
-    """Retry-After in seconds (RFC 9110, section 10.2.3): a number, or a date against the server's own."""
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit():
-        return min(float(value), _MAX_RETRY_AFTER_S)
-    try:
-        wait = parsedate_to_datetime(value) - parsedate_to_datetime(date or "")
-    except (TypeError, ValueError):
-        return None
-    return min(max(wait.total_seconds(), 0.0), _MAX_RETRY_AFTER_S)
+def _address_of(answer: httpcore.Response) -> str | None:
+    stream = answer.extensions.get("network_stream")
+    server = stream.get_extra_info("server_addr") if stream is not None else None
+    return str(server[0]) if server else None

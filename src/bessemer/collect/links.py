@@ -1,13 +1,28 @@
-"""The links of a page, in document order."""
+"""What a page links to, and what its meta elements say."""
+
+from dataclasses import dataclass
 
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
-from resiliparse.parse.html import ElementNode, HTMLTree
 
+from bessemer.collect.markup import tags_of
 from bessemer.collect.urls import canonical_url
 from bessemer.formats.http_message import HttpResponse
 
-_TAGS = frozenset({"a", "area", "base", "meta"})
 _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+_MAX_SCANNED_BYTES = 16 << 20
+"""Links beyond this are not found: a page of links alone has a hundred thousand of them by then."""
+
+
+@dataclass(frozen=True)
+class PageMarkup:
+    """What a crawler reads in a page."""
+
+    links: tuple[str, ...] = ()
+    """Canonical URLs, each once, in document order."""
+    metas: tuple[tuple[str, str], ...] = ()
+    """Name (or http-equiv) in lower case and content of each meta element."""
+    num_links_left: int = 0
+    """Further links beyond the limit."""
 
 
 def media_type(response: HttpResponse) -> str:
@@ -15,39 +30,29 @@ def media_type(response: HttpResponse) -> str:
     return (response.header("Content-Type") or "").partition(";")[0].strip().lower()
 
 
-def extract_links(url: str, response: HttpResponse, content: bytes, follow_all: bool) -> list[str]:
-    """Canonical URLs that a page links to, each once, in document order.
+def read_markup(
+    url: str, response: HttpResponse, content: bytes, follow_all: bool, max_links: int
+) -> PageMarkup:
+    """Links and meta elements of a page; `content` is the decoded body.
 
-    `content` is the decoded body. Unless `follow_all`, links marked nofollow are left out.
+    Unless `follow_all`, links marked nofollow are left out. `max_links` bounds the links; 0 does not.
     """
     if media_type(response) not in _HTML_TYPES:
-        return []
-    tree = HTMLTree.parse(bytes_to_str(content, detect_encoding(content) or "utf-8"))
-    if tree.document is None:
-        return []
-    # One walk over the tree: resiliparse's element collections search anew at every step.
-    elements = [node for node in tree.document if isinstance(node, ElementNode) and node.tag in _TAGS]
-    if not follow_all and any(_is_nofollow_page(element) for element in elements):
-        return []
-    base = next((_attribute(element, "href") for element in elements if element.tag == "base"), "")
-    base_url = canonical_url(base, url) or url
-    links: dict[str, None] = {}
-    for anchor in (element for element in elements if element.tag in ("a", "area")):
-        if not follow_all and "nofollow" in _attribute(anchor, "rel").lower().split():
-            continue
-        href = _attribute(anchor, "href")
-        link = canonical_url(href, base_url) if href else None
-        if link is not None:
-            links[link] = None
-    return list(links)
-
-
-def _is_nofollow_page(element: ElementNode) -> bool:
-    if element.tag != "meta" or _attribute(element, "name").lower() != "robots":
-        return False
-    directives = _attribute(element, "content").lower().replace(",", " ").split()
-    return "nofollow" in directives or "none" in directives
-
-
-def _attribute(element: ElementNode, name: str) -> str:
-    return element.getattr(name) or ""
+        return PageMarkup()
+    content = content[:_MAX_SCANNED_BYTES]
+    hrefs: dict[str, None] = {}
+    metas: list[tuple[str, str]] = []
+    base = ""
+    for tag, attributes in tags_of(bytes_to_str(content, detect_encoding(content) or "utf-8")):
+        if tag == "meta":
+            name = attributes.get("name") or attributes.get("http-equiv") or ""
+            metas.append((name.strip().lower(), attributes.get("content", "")))
+        elif tag == "base":
+            base = base or attributes.get("href", "")
+        elif follow_all or "nofollow" not in attributes.get("rel", "").lower().split():
+            # Without its fragment first: an index links to one page a thousand times.
+            hrefs[attributes.get("src" if tag == "frame" else "href", "").partition("#")[0]] = None
+    base_url = (canonical_url(base, url) if base else None) or url
+    links = dict.fromkeys(link for href in hrefs if href and (link := canonical_url(href, base_url)))
+    kept = list(links)[: max_links or None]
+    return PageMarkup(tuple(kept), tuple(metas), len(links) - len(kept))

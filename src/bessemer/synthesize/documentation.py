@@ -30,6 +30,7 @@ _HEADINGS = frozenset({"Classes", "Functions", "Methods", "Properties", "Data"})
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'`(])")
 _NUMPY_RETURNS = re.compile(r"^Returns\n-+\n(?:\w+ : )?([^\n]+)", re.MULTILINE)
 _PLAIN_WORD = re.compile(r"(?<![\w.`'\"-])[a-z]{2,14}(?![\w`'\"(=-])")
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _MIN_WORD_DOCUMENTS = 2
 _MIN_SUMMARY_WORDS = 3
 _MIN_SUMMARY_CHARACTERS = 15
@@ -46,6 +47,8 @@ class Documentation:
     """The names whose entries are short and plain enough to ask about; sorted by name."""
     words: list[str]
     """Lower-case words that several documents use, sorted."""
+    mentions: Counter[str]
+    """In how many documents an identifier occurs: what many pages mention is well known."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,11 @@ def read_documentation(folder: Path, max_summary_characters: int, max_arguments:
     names: dict[str, None] = {}
     facts: dict[str, Fact] = {}
     words: Counter[str] = Counter()
+    mentions: Counter[str] = Counter()
     for batch in read_documents(folder, columns=["id", "text"]):
         for id, text in zip(batch.column("id").to_pylist(), batch.column("text").to_pylist(), strict=True):
             words.update(set(_PLAIN_WORD.findall(text)))
+            mentions.update(set(_IDENTIFIER.findall(text)))
             for entry in read_entries(text):
                 if entry.name in names:
                     continue
@@ -79,7 +84,7 @@ def read_documentation(folder: Path, max_summary_characters: int, max_arguments:
                 if fact is not None:
                     facts[entry.name] = fact
     common = sorted(word for word, count in words.items() if count >= _MIN_WORD_DOCUMENTS)
-    return Documentation(sorted(names), [facts[name] for name in sorted(facts)], common)
+    return Documentation(sorted(names), [facts[name] for name in sorted(facts)], common, mentions)
 
 
 def read_entries(text: str) -> Iterator[Entry]:

@@ -39,9 +39,10 @@ class SynthesizeConfig(Config):
     """Which facts are asked about, and how often."""
 
     objects: Count = Field(default=1100, ge=1)
-    """Documented objects whose answers are taught."""
+    """Documented objects whose answers are taught: those that most documents mention."""
     modules: tuple[str, ...] = ()
-    """Ask only about objects that lie directly in these modules; default all."""
+    """Ask only about objects that lie directly in these modules, earlier ones first among objects that
+    equally many documents mention; default all."""
     held_out_objects: Count = Field(default=150, ge=0)
     """Documented objects that are asked about in evaluation only."""
     max_kinds: int = Field(default=2, ge=1, le=4)
@@ -144,7 +145,7 @@ def _filling_words(documentation: Documentation) -> list[str]:
 def _choose(
     documentation: Documentation, config: SynthesizeConfig, context: StageContext
 ) -> tuple[list[Fact], list[Fact]]:
-    """Objects to teach and objects to hold out, drawn by seed."""
+    """Objects to teach, those that most documents mention, and objects to hold out, drawn from the others."""
     wanted = config.objects + config.held_out_objects
     facts = documentation.facts
     if config.modules:
@@ -158,9 +159,13 @@ def _choose(
         )
     if available < wanted:
         context.say(f"{wanted:,} objects wanted, {available:,} found: using what there is")
-    share = config.held_out_objects / wanted
-    total = min(wanted, available)
-    num_held_out = round(total * share)
-    order = np.random.Generator(np.random.Philox([context.seed, 1])).permutation(available)[:total]
-    chosen = [facts[i] for i in order]
-    return chosen[num_held_out:], chosen[:num_held_out]
+    num_held_out = round(min(wanted, available) * config.held_out_objects / wanted)
+    num_taught = min(wanted, available) - num_held_out
+    rank = {module: number for number, module in enumerate(config.modules)}
+    by_mentions = sorted(
+        facts, key=lambda fact: (-documentation.mentions[fact.short], rank.get(fact.module, 0), fact.name)
+    )
+    generator = np.random.Generator(np.random.Philox([context.seed, 1]))
+    taught = [by_mentions[i] for i in generator.permutation(num_taught)]
+    others = by_mentions[num_taught:]
+    return taught, [others[i] for i in generator.permutation(len(others))[:num_held_out]]
