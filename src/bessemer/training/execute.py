@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -10,6 +10,7 @@ from pydantic import Field
 from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, flops_per_token, parameter_count
+from bessemer.model.precision import ComputeDtype, has_native_bfloat16
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import Objective
 from bessemer.runner.context import StageContext
@@ -44,8 +45,8 @@ class TrainingConfig(Config):
     """Optimizer and peak learning rates."""
     schedule: ScheduleConfig = ScheduleConfig()
     """Shape of the learning rate over the run."""
-    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Type of the matrix products; weights are kept in float32."""
+    compute_dtype: ComputeDtype = "auto"
+    """Type of the matrix products; weights are kept in float32. auto: bfloat16 where the hardware has it."""
     every: Cadence = Cadence()
     """Steps between metrics, validations and checkpoints."""
 
@@ -91,6 +92,7 @@ def train(
         checkpoint_every=config.every.checkpoint,
     )
     num_tokens = num_steps * config.tokens_per_step
+    _say_precision(model, context)
     with context.progress(description, num_tokens, "tokens") as progress:
         watch = TrainingWatch(
             context,
@@ -111,11 +113,24 @@ def train(
         "tokens": num_tokens,
         "loss": watch.last_loss,
         **watch.last_check,
+        "compute_dtype": str(model.compute_dtype).removeprefix("torch."),
         "skipped_steps": len(result.skipped_steps),
         "tokens_per_s": done_tokens / max(result.wall_s, 1e-9),
         "flops": flops_per_token(model.config, config.sequence_length) * num_tokens,
         "reload_logit_difference": difference,
     }
+
+
+def _say_precision(model: Transformer, context: StageContext) -> None:
+    """Name the type of the products where it is not the one to expect on this hardware."""
+    is_native = has_native_bfloat16(model.embedding.device)
+    if model.compute_dtype == torch.bfloat16 and not is_native:
+        context.say(
+            "this processor has no bfloat16 arithmetic and emulates it a hundred times slower: "
+            "leave compute_dtype at auto, or set it to float32"
+        )
+    elif model.compute_dtype == torch.float32 and not is_native:
+        context.say("computing in float32: this processor has no bfloat16 arithmetic")
 
 
 def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:
@@ -130,8 +145,3 @@ def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:
 def best_device() -> torch.device:
     """The first CUDA device when there is one, else the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """`bfloat16` or `float32` as a torch dtype."""
-    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]

@@ -12,13 +12,14 @@ from bessemer.formats.tokens import read_split
 from bessemer.inference.engine import Engine
 from bessemer.inference.sampling import SamplingParams
 from bessemer.model.config import parameter_count
+from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batches import Batch, DocumentRows
 from bessemer.training.dial import ModelDial, model_config
-from bessemer.training.execute import TrainingConfig, best_device, check_sequence_length, torch_dtype, train
+from bessemer.training.execute import TrainingConfig, best_device, check_sequence_length, train
 
 
 class PretrainConfig(TrainingConfig):
@@ -55,7 +56,9 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
     shape = model_config(config.model, tokenizer.vocab_size)
     check_sequence_length(config.sequence_length, shape)
     device = best_device()
-    model = Transformer(shape, torch_dtype(config.compute_dtype)).initialize(context.seed).to(device)
+    model = (
+        Transformer(shape, resolve_dtype(config.compute_dtype, device)).initialize(context.seed).to(device)
+    )
     budget = config.tokens or 20 * parameter_count(shape)
     num_steps = max(1, budget // config.tokens_per_step)
     context.say(
