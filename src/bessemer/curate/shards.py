@@ -71,13 +71,10 @@ class Shard:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns=columns)
 
-    def kept(self, columns: list[str]) -> pa.Table:
-        """Some columns of the rows that no rule dropped."""
-        parts = [
-            batch.filter(pc.field("verdict") == KEPT).select(columns)
-            for batch in self.batches(list({"verdict", *columns}))
-        ]
-        return pa.concat_tables(parts)
+    def kept(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Some columns of the rows that no rule dropped, in parts of bounded size."""
+        for batch in self.batches(list({"verdict", *columns})):
+            yield batch.filter(pc.field("verdict") == KEPT).select(columns)
 
     def fingerprints(self) -> FingerprintFiles:
         """Of the rows that no rule dropped."""

@@ -16,7 +16,7 @@ from bessemer.errors import BessemerError
 from bessemer.formats.warc import is_warc_name
 from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.executors import Executor, open_executor
-from bessemer.runner.manifest import Artifact
+from bessemer.runner.manifest import Artifact, digest_of_json
 
 
 def curate(config: CurateConfig, context: StageContext) -> Metrics:
@@ -40,7 +40,14 @@ def curate(config: CurateConfig, context: StageContext) -> Metrics:
         shards = _make_shards(tasks, config, context, executor)
         clock.lap("extract_and_judge")
     num_threads = config.workers or os.cpu_count() or 1
-    duplicates = find_duplicates(shards, config, context.scratch / "duplicates", num_threads, context.say)
+    duplicates = find_duplicates(
+        shards,
+        config,
+        context.scratch / "duplicates",
+        num_threads,
+        context.say,
+        digest_of_json([task.fingerprint for task in tasks]),
+    )
     clock.lap("deduplicate")
     metrics = write_artifact(shards, duplicates, config, context.output)
     clock.lap("write")

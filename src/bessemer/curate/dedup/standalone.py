@@ -1,0 +1,212 @@
+"""Deduplication of documents in Parquet files, without the rest of curation: `deduplicate`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bessemer.curate.dedup.config import DuplicateConfig
+from bessemer.curate.dedup.cutting import cut_lines
+from bessemer.curate.dedup.fingerprints import FingerprintFiles, Subject, array_names, fingerprint
+from bessemer.curate.dedup.marks import Marker
+from bessemer.curate.dedup.parts import Parts
+from bessemer.curate.dedup.resolve import STAYS, VERSION, Duplicates, find_duplicates
+from bessemer.curate.measure import split
+from bessemer.curate.npy_appender import NpyAppender
+from bessemer.errors import BessemerError
+from bessemer.formats.documents import DEFAULT_SHARD_BYTES, DOCUMENTS_STEM
+from bessemer.formats.parquet_shards import ShardedParquetWriter
+from bessemer.runner.context import Metrics
+from bessemer.runner.executors import open_executor
+from bessemer.runner.manifest import digest_of_json
+
+DROPPED_STEM = "dropped"
+DROPPED_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("dropped_rule", pa.string(), nullable=False),
+        ("duplicate_survivor", pa.string()),
+        ("duplicate_partner", pa.string()),
+        ("duplicate_similarity", pa.float64()),
+    ]
+)
+"""Columns as in the ledger."""
+_BATCH_ROWS = 512
+_OPTIONAL = ("url", "source", "fetched_at")
+
+
+@dataclass(frozen=True)
+class FileShard:
+    """The documents of one Parquet file, and where their fingerprints lie."""
+
+    file: Path
+    folder: Path
+    stem: str
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+    def fingerprints(self) -> FingerprintFiles:
+        return FingerprintFiles(self.folder, self.stem)
+
+    def kept(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Some columns of all rows; nulls where the file has no such column."""
+        with pq.ParquetFile(self.file) as file:
+            present = [name for name in columns if name in file.schema_arrow.names]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=present):
+                table = pa.Table.from_batches([batch])
+                for name in columns:
+                    if name not in present:
+                        table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+                yield table.select(columns)
+
+
+def deduplicate(
+    files: Sequence[Path],
+    output: Path,
+    scratch: Path,
+    config: DuplicateConfig,
+    num_workers: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Metrics:
+    """Write the documents of `files` that stay, and the evidence, to `output`.
+
+    Each file is Parquet with string columns `id` (unique) and `text`, and `url`, `source` and `fetched_at`
+    if it has them; all files have the same columns, which `documents-*.parquet` has as well.
+    `dropped-*.parquet` names every document that went with its rule, survivor, partner and similarity,
+    `duplicate_pairs-*.parquet` every confirmed pair. A file is fingerprinted by one of `num_workers`
+    processes (by default one a CPU). Bytes depend on the input alone. `scratch` keeps what is finished for
+    the same files after a kill; delete it at the end. Raises BessemerError for wrong files, and when too
+    much would go.
+    """
+    schema = _common_schema(files)
+    settings = config.model_dump(mode="json")
+    states = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    identity = digest_of_json({"version": VERSION, "config": settings, "files": states})
+    folder = scratch / "fingerprints"
+    parts = Parts(folder, identity)
+    shards = [FileShard(path, folder, f"file-{number:05}") for number, path in enumerate(files)]
+    names = array_names(config)
+    waiting = [
+        shard for shard in shards if not all(parts.is_done(f"{shard.stem}.{name}.npy") for name in names)
+    ]
+    with open_executor(num_workers=num_workers, num_tasks=len(waiting)) as executor:
+        num_threads = executor.num_workers
+        for _ in executor.map(partial(_fingerprint_file, config=config, identity=identity), waiting):
+            pass
+    found = find_duplicates(shards, config, scratch / "duplicates", num_threads, say, identity)
+    num_kept = _write(shards, found, config, schema, output)
+    return {"records": len(found.rule), "documents": num_kept} | found.metrics
+
+
+def _common_schema(files: Sequence[Path]) -> pa.Schema:
+    if not files:
+        raise BessemerError("no files to deduplicate: give at least one Parquet file")
+    schemas = [pq.read_schema(path).remove_metadata() for path in files]
+    faults = []
+    for path, schema in zip(files, schemas, strict=True):
+        for name in ("id", "text"):
+            if name not in schema.names or not _is_string(schema.field(name).type):
+                faults.append(f"{path} has no column {name!r} of strings")
+        faults += [
+            f"{path}: column {name!r} holds no strings"
+            for name in _OPTIONAL
+            if name in schema.names and not _is_string(schema.field(name).type)
+        ]
+        if schema != schemas[0]:
+            faults.append(f"{path} has other columns than {files[0]}: give files of one kind at a time")
+    if faults:
+        raise BessemerError("; ".join(faults))
+    return schemas[0]
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _fingerprint_file(shard: FileShard, config: DuplicateConfig, identity: str) -> None:
+    """Write the fingerprints of a file, batch by batch."""
+    parts = Parts(shard.folder, identity)
+    appenders: dict[str, NpyAppender] = {}
+    with ExitStack() as closing:
+        for texts, urls in _texts(shard):
+            subjects = [Subject(url, text) for url, text in zip(urls, texts, strict=True)]
+            for name, array in fingerprint(subjects, split(*texts), config).arrays.items():
+                if name not in appenders:
+                    appenders[name] = NpyAppender(parts.partial_path(f"{shard.stem}.{name}.npy"))
+                    closing.callback(appenders[name].abandon)
+                appenders[name].append(array)
+        for name, appender in appenders.items():
+            appender.close()
+            parts.complete(f"{shard.stem}.{name}.npy")
+
+
+def _texts(shard: FileShard) -> Iterator[tuple[list[str], list[str | None]]]:
+    """Texts and URLs by batch; one empty batch when there are no rows, so that the arrays have a shape."""
+    is_empty = True
+    for batch in shard.kept(["text", "url"]):
+        yield [text or "" for text in batch["text"].to_pylist()], batch["url"].to_pylist()
+        is_empty = False
+    if is_empty:
+        yield [], []
+
+
+def _write(
+    shards: Sequence[FileShard],
+    duplicates: Duplicates,
+    config: DuplicateConfig,
+    schema: pa.Schema,
+    output: Path,
+) -> int:
+    """Write what stays and the evidence; returns the number of documents that stay."""
+    marker = Marker(shards, duplicates, config.min_similarity)
+    num_kept = at = 0
+    with (
+        ShardedParquetWriter(output, DOCUMENTS_STEM, schema, DEFAULT_SHARD_BYTES) as documents,
+        ShardedParquetWriter(output, DROPPED_STEM, DROPPED_SCHEMA, DEFAULT_SHARD_BYTES) as dropped,
+    ):
+        for shard in shards:
+            for batch in shard.kept(schema.names):
+                rows = np.arange(at, at + batch.num_rows)
+                at += batch.num_rows
+                table, evidence = _part(batch, rows, duplicates, marker)
+                documents.write(table)
+                dropped.write(evidence)
+                num_kept += table.num_rows
+    marker.write_pairs(output, DEFAULT_SHARD_BYTES)
+    return num_kept
+
+
+def _part(
+    batch: pa.Table, rows: NDArray[np.int64], duplicates: Duplicates, marker: Marker
+) -> tuple[pa.Table, pa.Table]:
+    """The rows of a batch that stay, cut, and the evidence of those that go."""
+    goes = duplicates.rule[rows] != STAYS
+    verdicts = marker.verdicts(rows[goes])
+    columns = {name: verdicts.get(name) for name in DROPPED_SCHEMA.names}
+    columns["id"] = batch["id"].filter(pa.array(goes)).cast(pa.string())
+    evidence = pa.table(columns, schema=DROPPED_SCHEMA)
+    staying = batch.filter(pa.array(~goes))
+    if not np.isin(rows, duplicates.cuts.rows).any():
+        return staying, evidence
+    lines = [duplicates.cuts.of_row(int(row)) for row in rows[~goes]]
+    texts = [
+        cut_lines(text or "", some)[0] if some else text
+        for text, some in zip(staying["text"].to_pylist(), lines, strict=True)
+    ]
+    place = staying.schema.get_field_index("text")
+    field = staying.schema.field(place)
+    staying = staying.set_column(place, field, pa.array(texts, field.type))
+    is_empty = np.array([bool(some) and not text for text, some in zip(texts, lines, strict=True)], np.bool_)
+    rules = [lines[i][0][1] for i in np.flatnonzero(is_empty)]
+    emptied = {"id": staying["id"].filter(pa.array(is_empty)).cast(pa.string()), "dropped_rule": rules}
+    nothing = [None] * len(rules)
+    others = {name: nothing for name in DROPPED_SCHEMA.names if name not in emptied}
+    evidence = pa.concat_tables([evidence, pa.table(emptied | others, schema=DROPPED_SCHEMA)])
+    return staying.filter(pa.array(~is_empty)), evidence
