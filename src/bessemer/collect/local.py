@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,16 +40,26 @@ _LAST_EPOCH_S = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 def collect_files(config: CollectConfig, context: StageContext, head: WarcHead) -> int:
     """Write the pages of every file that `config.path` names. Returns how many pages there are."""
-    return collect_source_files(find_source_files(config.paths, config.format), config, context, head)
+    files = find_source_files(config.paths, config.format)
+    if any(file.format == "warc" for file in files) and (config.licence or config.source_name):
+        context.say(
+            "WARC files are kept byte for byte: licence: and source_name: do not reach the pages in them"
+        )
+    return collect_source_files(files, config, context, head)
 
 
 def collect_source_files(
-    files: list[SourceFile], config: CollectConfig, context: StageContext, head: WarcHead
+    files: list[SourceFile],
+    config: CollectConfig,
+    context: StageContext,
+    head: WarcHead,
+    present: Callable[[SourceFile], AbstractContextManager[SourceFile]] = nullcontext,
 ) -> int:
-    """Write every file's pages to the output. Returns how many pages there are.
+    """Write every file's pages to the output, until there are `config.max_pages`. Returns how many there are.
 
     Done files are remembered in scratch, each with the offsets that the output had reached; a file
-    that was interrupted is done again from its start.
+    that was interrupted is done again from its start. `present` sees to it that a file is there, and is
+    left when what was read of it is safe.
     """
     if any(file.format == "pdf" for file in files):
         _require_pypdf()
@@ -65,15 +76,21 @@ def collect_source_files(
     ):
         collector = _LocalCollector(config, context.output, guarded)
         for number in range(state["num_files"], len(files)):
-            num_pages += collector.add(files[number], number, writer, failures)
-            done = {
-                "listing": listing,
-                "num_files": number + 1,
-                "num_pages": num_pages,
-                "failures_offset": failures.sync(),
-                "position": asdict(writer.sync()),
-            }
-            write_atomically(state_path, json.dumps(done).encode())
+            if config.max_pages is not None and num_pages >= config.max_pages:
+                left = len(files) - number
+                context.say(f"stopped at max_pages = {config.max_pages:,}; {left:,} files were not opened")
+                break
+            with present(files[number]) as file:
+                most = None if config.max_pages is None else config.max_pages - num_pages
+                num_pages += collector.add(file, number, writer, failures, most)
+                done = {
+                    "listing": listing,
+                    "num_files": number + 1,
+                    "num_pages": num_pages,
+                    "failures_offset": failures.sync(),
+                    "position": asdict(writer.sync()),
+                }
+                write_atomically(state_path, json.dumps(done).encode())
             progress.set(number + 1, pages=num_pages)
     return num_pages
 
@@ -86,15 +103,17 @@ class _LocalCollector:
         self._output = output
         self._guarded = guarded
 
-    def add(self, file: SourceFile, number: int, writer: WarcWriter, failures: FailureLog) -> int:
-        """Write the pages of one file. Returns how many there were."""
+    def add(
+        self, file: SourceFile, number: int, writer: WarcWriter, failures: FailureLog, most: int | None
+    ) -> int:
+        """Write the pages of one file, at most so many. Returns how many there were."""
         if file.fault is not None:
             failures.add(file.uri, file.fault)
             return 0
         try:
             if file.format == "warc":
                 return self._add_warc(file, number, failures)
-            return self._add_pages(file, writer, failures)
+            return self._add_pages(file, writer, failures, most)
         except OSError as error:
             failures.add(file.uri, f"unreadable: {error.strerror or error}")
             return 0
@@ -104,7 +123,7 @@ class _LocalCollector:
         _link_or_copy(file.path, target)
         return count_pages(target, file.uri, failures)
 
-    def _add_pages(self, file: SourceFile, writer: WarcWriter, failures: FailureLog) -> int:
+    def _add_pages(self, file: SourceFile, writer: WarcWriter, failures: FailureLog, most: int | None) -> int:
         file_date = self._date_of(file.path)
         facts = {
             "source": self._config.source_name or file.name.partition("/")[0],
@@ -122,6 +141,8 @@ class _LocalCollector:
             about = bounded_facts(facts | dict(item.about))
             write(uri, item.date or file_date, item.content_type, item.body, about)
             num_pages += 1
+            if num_pages == most:
+                break
         return num_pages
 
     def _read(self, file: SourceFile) -> Iterator[Page | Fault]:
@@ -171,8 +192,8 @@ def _require_pypdf() -> None:
 
 def _state_of(file: SourceFile) -> list[object]:
     """What tells whether a file is still the one that an earlier attempt read."""
-    if file.fault is not None:
-        return [file.name, file.fault]
+    if file.fault is not None or file.digest is not None:
+        return [file.name, file.fault, file.digest]
     facts = file.path.stat()
     return [file.name, facts.st_size, facts.st_mtime_ns]
 
