@@ -230,7 +230,7 @@ def test_the_endpoint_of_the_environment_is_used(tmp_path, hub, monkeypatch):
     [
         ({"dataset": "org/other"}, "does not give data set 'org/other'.*HF_TOKEN"),
         ({"revision": "v9"}, "at 'v9': HTTP 404"),
-        ({"max_bytes": 100}, "more than max_bytes"),
+        ({"max_bytes": 100}, "GB, more than max_bytes"),
         ({"split": "dev"}, "no split 'dev'; its card names train, test"),
         ({"subset": "new"}, "no subset 'new'; its card names default, old"),
         ({"files": ["*.csv"]}, r"no files that match \*\.csv"),

@@ -31,6 +31,8 @@ from bessemer.runner.files import write_atomically
 from bessemer.runner.manifest import digest_of_json
 
 _PAGE_TYPES = {"response", "resource", "conversion"}
+_KNOWN_TYPES = _PAGE_TYPES | {"warcinfo", "request", "metadata", "revisit", "continuation"}
+_EMPTY = "empty: the file holds no record"
 _STATE_NAME = "local.json"
 _ROW_READERS = {"jsonl": read_jsonl, "parquet": read_parquet, "arrow": read_arrow}
 _FRAGMENT_SAFE = "/?:@!$&'()*+,;=-._~"
@@ -129,9 +131,10 @@ class _LocalCollector:
             "source": self._config.source_name or file.name.partition("/")[0],
             "licence": self._config.licence or file.licence or "",
         }
-        num_pages = 0
+        num_pages, num_faults = 0, 0
         for item in self._read(file):
             if isinstance(item, Fault):
+                num_faults += 1
                 place = f"{file.uri}:{item.place}" if item.place else file.uri
                 failures.add(place, item.reason, item.is_kept)
                 continue
@@ -143,6 +146,8 @@ class _LocalCollector:
             num_pages += 1
             if num_pages == most:
                 break
+        if num_pages + num_faults == 0:
+            failures.add(file.uri, _EMPTY)
         return num_pages
 
     def _read(self, file: SourceFile) -> Iterator[Page | Fault]:
@@ -168,15 +173,23 @@ class _LocalCollector:
 
 
 def count_pages(path: Path, uri: str, failures: FailureLog) -> int:
-    """Pages of a WARC file. Damaged stretches, and records whose digest is wrong, are reported."""
-    num_pages = 0
+    """Pages of a WARC file. Damaged stretches, records of unknown type (WARC 1.1, section 6.1: they are to be
+    skipped), and records whose digest is wrong are reported."""
+    num_pages, num_items = 0, 0
     for item in read_warc(path):
+        num_items += 1
         if isinstance(item, WarcDamage):
             failures.add(f"{uri}#offset={item.offset}", f"damaged WARC: {item.reason}")
             continue
         num_pages += item.type in _PAGE_TYPES
+        if item.type not in _KNOWN_TYPES:
+            failures.add(
+                f"{uri}#offset={item.offset}", f"unknown record type: {item.type[:40]!r} is not read"
+            )
         if fault := wrong_digest(item):
             failures.add(f"{uri}#offset={item.offset}", fault, is_kept=True)
+    if num_items == 0:
+        failures.add(uri, _EMPTY)
     return num_pages
 
 

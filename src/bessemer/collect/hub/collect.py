@@ -89,8 +89,8 @@ def _source_files(
     total = sum(listed[name].num_bytes for name in names)
     if total > source.max_bytes:
         raise BessemerError(
-            f"data set {source.dataset!r}: {len(names)} files of {total / 1e9:.1f} GB are more than max_bytes: "
-            f"{source.max_bytes / 1e9:.1f} GB; choose with split:, files: or max_files:, or raise it"
+            f"data set {source.dataset!r}: {len(names)} files of {total / 1e9:.1f} GB, more than max_bytes "
+            f"({source.max_bytes / 1e9:.1f} GB); choose with split:, files: or max_files:, or raise it"
         )
     resolved = f"{endpoint}/datasets/{source.dataset}/resolve/{repository.commit}"
     return [
