@@ -20,6 +20,7 @@ class RangeServer(ThreadingHTTPServer):
         self.captures = captures or []
         self.faults: list[str] = []
         self.asked: list[tuple[str, str | None]] = []
+        self.authorizations: set[str | None] = set()
 
     @property
     def url(self) -> str:
@@ -41,6 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         self.server.asked.append((self.path, self.headers["Range"]))
+        self.server.authorizations.add(self.headers["Authorization"])
         fault = self.server.faults.pop(0) if self.server.faults else ""
         if fault == "busy":
             self._answer(503, b"Slow down", {"Retry-After": "7"})

@@ -6,6 +6,7 @@ reader sees one stream and asks for the offset of the member that a record start
 member ends the stream with a `fault`; `recover` continues at the next member that holds a record.
 """
 
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,6 +83,17 @@ class PlainStream:
         """Continue after a fault. A plain stream has none, so there is nothing left to read."""
         return False
 
+    def mark(self, record_offset: int) -> int:
+        """What `go_back` needs to return to here, within the record that begins at `record_offset`."""
+        return self._offset
+
+    def go_back(self, mark: int) -> bool:
+        """Return to the mark. Returns whether a record starts right there, which cannot be said here."""
+        self._file.seek(mark)
+        self._buffer.clear()
+        self._offset = mark
+        return False
+
     def _consume(self, size: int) -> None:
         del self._buffer[:size]
         self._offset += size
@@ -115,6 +127,15 @@ class GzipStream(PlainStream):
             return False
         self._restart(offset)
         return True
+
+    def mark(self, record_offset: int) -> int:
+        return record_offset
+
+    def go_back(self, mark: int) -> bool:
+        """Go on with the first member after the mark that starts with a record; with the end if none does."""
+        offset = _find_member(self._file, mark + 1)
+        self._restart(self._file.seek(0, os.SEEK_END) if offset is None else offset)
+        return offset is not None
 
     def _restart(self, offset: int) -> None:
         self._file.seek(offset)
@@ -181,9 +202,16 @@ class GzipStream(PlainStream):
 
 def open_stream(file: BinaryIO, start: int = 0) -> PlainStream:
     """The stream over a file from `start` on, by its magic bytes. `start` is a record's offset."""
+    return GzipStream(file, start) if _is_gzip(file) else PlainStream(file, start)
+
+
+def _is_gzip(file: BinaryIO) -> bool:
+    """By the first bytes; where those say neither, by whether the file holds a member with a record."""
     file.seek(0)
-    is_gzip = file.read(2) == _GZIP_MAGIC[:2]
-    return GzipStream(file, start) if is_gzip else PlainStream(file, start)
+    head = file.read(len(_RECORD_START))
+    if head.startswith(_GZIP_MAGIC[:2]) or head == _RECORD_START or not head:
+        return head.startswith(_GZIP_MAGIC[:2])
+    return _find_member(file, 0) is not None
 
 
 def find_record_start(path: Path, start: int, end: int) -> int | None:
@@ -194,7 +222,7 @@ def find_record_start(path: Path, start: int, end: int) -> int | None:
     prove it: reading the file from a place that is proven reaches the same offset.
     """
     with path.open("rb") as file:
-        if file.read(2) == _GZIP_MAGIC[:2]:
+        if _is_gzip(file):
             return _find_member(file, start, end)
         line_ends = _find_all(file, b"\n" + _RECORD_START, max(0, start - 1), end - 1)
         return next((offset + 1 for offset in line_ends), None)

@@ -25,6 +25,14 @@ _MAX_RATIO = 256
 """Text compresses 3 to 20 times, very regular logs 100 times; beyond it, and beyond 256 MiB, it is a bomb."""
 
 
+BOMB_REASON = f"more than {_MAX_RATIO} times the file's size; the rest is lost"
+
+
+def max_inflated_bytes(file_bytes: int) -> int:
+    """How much may come out of a compressed file of this size."""
+    return max(_FREE_BYTES, _MAX_RATIO * file_bytes)
+
+
 class DamagedFile(Exception):
     """A compressed file cannot be read any further. The message says why, its kind before a colon."""
 
@@ -92,10 +100,8 @@ class _ChunkReader(io.RawIOBase):
             reason = " ".join(str(error).split())
             raise DamagedFile(f"damaged {self._kind} file: the rest is lost ({reason})") from error
         self._num_bytes += len(chunk)
-        if self._num_bytes > max(_FREE_BYTES, _MAX_RATIO * self._file_bytes):
-            raise DamagedFile(
-                f"decompression bomb: more than {_MAX_RATIO} times the file's size; the rest is lost"
-            )
+        if self._num_bytes > max_inflated_bytes(self._file_bytes):
+            raise DamagedFile(f"decompression bomb: {BOMB_REASON}")
         return chunk
 
 
