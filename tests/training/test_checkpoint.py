@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -16,6 +17,12 @@ def trained(folder, num_steps=5, dtype=torch.float32, checkpoint_every=2):
     model = new_model(dtype)
     run(model, plan(num_steps, checkpoint_every=checkpoint_every), folder)
     return model
+
+
+def save(folder, step, model, optimizers):
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(step, model, optimizers)
+    checkpoints.wait()
 
 
 def states(optimizers):
@@ -36,7 +43,7 @@ def test_what_is_loaded_is_what_was_saved_bit_by_bit(tmp_path):
         for parameter in model.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=generator)
         optimizers.step()
-    Checkpoints(tmp_path).save(3, model, optimizers)
+    save(tmp_path, 3, model, optimizers)
     other = new_model(seed=9)
     fresh = Optimizers(other, config)
     assert Checkpoints(tmp_path).load_newest(other, fresh) == 3
@@ -48,7 +55,7 @@ def test_what_is_loaded_is_what_was_saved_bit_by_bit(tmp_path):
 def test_loading_into_an_optimizer_does_not_move_or_decay_anything(tmp_path):
     """Room for the state is made with a step of zero length; it must not show when nothing loads."""
     model = new_model()
-    Checkpoints(tmp_path).save(1, model, _with_state(model))
+    save(tmp_path, 1, model, _with_state(model))
     before = weights(model)
     optimizers = Optimizers(model, OptimizerConfig(weight_decay=0.5))
     rates = [group["lr"] for optimizer in optimizers.all for group in optimizer.param_groups]
@@ -149,11 +156,14 @@ def test_training_starts_over_when_every_checkpoint_is_damaged(tmp_path):
 def test_a_run_killed_between_checkpoints_ends_with_the_same_weights(tmp_path, dtype):
     undisturbed = trained(tmp_path / "undisturbed", STEPS, dtype, checkpoint_every=4)
 
+    folder = tmp_path / "killed"
+
     def die(report):
         if report.step == 7:
+            while not (folder / "step-00000004").exists():  # it is written in the background
+                time.sleep(0.001)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    folder = tmp_path / "killed"
     assert killed(lambda: run(new_model(dtype), plan(STEPS, checkpoint_every=4), folder, Reports(die)))
     model, reports = new_model(dtype), Reports()
     result, _ = run(model, plan(STEPS, checkpoint_every=4), folder, reports)

@@ -9,6 +9,7 @@ from training_helpers import Reports, new_model, plain_batch, plan, random_batch
 from bessemer.errors import BessemerError
 from bessemer.objectives.base import LossSum
 from bessemer.training.batches import IGNORE, row_of_conversations, stack_rows
+from bessemer.training.guard import GuardConfig
 from bessemer.training.loop import clip_gradients
 from bessemer.training.optimizers import OptimizerConfig
 from model_helpers import assert_same_gradients, tiny_model
@@ -98,7 +99,7 @@ def with_bad_steps(bad):
             scale = math.nan if self.step in bad else 1.0
             return LossSum(scale * (model.final_norm**2).sum())
 
-    whole = plan(max(bad) + 3, max_skipped=3)
+    whole = plan(max(bad) + 3, guard=GuardConfig(max_skipped=3))
     return replace(whole, objective=Poisoned(), batches=lambda step: [None])
 
 

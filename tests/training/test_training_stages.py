@@ -13,9 +13,9 @@ from bessemer.model.folder import load_model
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import train_bpe
 from bessemer.tokenization.tokens_stage import TokensConfig, encode_tokens
+from bessemer.training.config import Cadence
 from bessemer.training.dial import ModelDial, model_config
 from bessemer.training.dpo import DpoConfig, dpo, read_pairs
-from bessemer.training.execute import Cadence
 from bessemer.training.pretrain import PretrainConfig, pretrain
 from bessemer.training.sft import SftConfig, read_conversations, sft
 from bessemer.training.watch import rewind_metrics

@@ -11,6 +11,7 @@ from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.batches import Batch
 from bessemer.training.checkpoint import Checkpoints
+from bessemer.training.guard import GuardConfig
 from bessemer.training.loop import FitResult, Plan, StepReport, fit
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.schedules import ScheduleConfig
@@ -55,7 +56,7 @@ def plan(
     *,
     checkpoint_every: int = 1000,
     optimizer: OptimizerConfig | None = None,
-    max_skipped: int = 20,
+    guard: GuardConfig | None = None,
 ) -> Plan[Batch]:
     return Plan(
         objective=LanguageModeling(),
@@ -64,7 +65,7 @@ def plan(
         optimizer=optimizer or OptimizerConfig(weight_decay=0.01),
         schedule=ScheduleConfig(warmup=0.1),
         checkpoint_every=checkpoint_every,
-        max_skipped=max_skipped,
+        guard=guard or GuardConfig(),
     )
 
 

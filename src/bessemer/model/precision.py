@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-ComputeDtype = Literal["auto", "bfloat16", "float32"]
+ComputeDtype = Literal["auto", "bfloat16", "float16", "float32"]
 """`auto` is bfloat16 where the device multiplies it natively, else float32."""
 
 
@@ -27,4 +27,4 @@ def resolve_dtype(name: ComputeDtype, device: torch.device) -> torch.dtype:
     """The torch dtype that a config's `compute_dtype` means on a device."""
     if name == "auto":
         return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]

@@ -1,5 +1,6 @@
 """Durable file operations: checksums, atomic writes, fsynced renames."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -66,3 +67,18 @@ def remove_folder(folder: Path) -> None:
 def _aside(folder: Path) -> Path:
     """Where a folder on its way out lies: `.<name>.old` beside it."""
     return folder.with_name(f".{folder.name}.old")
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an exception, or one behind it, is the system's "no space" or "quota exceeded".
+
+    Libraries in other languages pass only the system's words on, so these count too.
+    """
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in codes:
+            return True
+        if any(os.strerror(code) in str(error) for code in codes):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,7 +1,5 @@
 """Bring a run folder up to date with a recipe: skip what is done, continue what was cut short."""
 
-import errno
-import os
 import shutil
 import time
 import traceback
@@ -18,7 +16,7 @@ from bessemer.runner.assess import Verdict, assess, assess_all, inputs_of
 from bessemer.runner.context import Reporter
 from bessemer.runner.execute import discard, execute
 from bessemer.runner.executors import LOCAL, check_place
-from bessemer.runner.files import remove_folder, write_atomically
+from bessemer.runner.files import is_disk_full, remove_folder, write_atomically
 from bessemer.runner.forecast import describe_forecast, settle
 from bessemer.runner.identity import identify
 from bessemer.runner.layout import RunFolder
@@ -158,18 +156,3 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
             f"the disk is full: could not write to {folder}. Free some space and give the same command "
             "again: finished work is kept, and it continues from there."
         ) from error
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an exception, or one behind it, is the system's "no space" or "quota exceeded".
-
-    Libraries in other languages pass only the system's words on, so these count too.
-    """
-    codes = (errno.ENOSPC, errno.EDQUOT)
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in codes:
-            return True
-        if any(os.strerror(code) in str(error) for code in codes):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -73,10 +73,19 @@ class DocumentRows:
         self._epochs: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def batch(self, step: int, num_rows: int) -> Batch:
-        """The rows of one step, B = num_rows."""
-        return stack_rows([self._row(step * num_rows + row) for row in range(num_rows)])
+        """The rows of one step, B = num_rows, where every step takes as many."""
+        return stack_rows([self.row(step * num_rows + row) for row in range(num_rows)])
 
-    def _row(self, number: int) -> "Row":
+    def row(self, number: int) -> "Row":
+        """One row of the endless stream."""
+        return row_of_pieces([tokens for _, tokens in self._pieces(number)])
+
+    def documents(self, number: int) -> list[str]:
+        """Ids of the documents in a row."""
+        return [self._split.document_ids[document] for document, _ in self._pieces(number)]
+
+    def _pieces(self, number: int) -> list[tuple[int, NDArray[np.int64]]]:
+        """(document, tokens) of a row and the one token after it."""
         start, stop = number * self._length, (number + 1) * self._length + 1
         pieces = []
         position = start
@@ -87,9 +96,9 @@ class DocumentRows:
             document = int(order[place])
             inside = offset - (int(ends[place]) - int(self._split.lengths[document]))
             tokens = self._split.document(document)[inside : inside + stop - position]
-            pieces.append(np.asarray(tokens, dtype=np.int64))
+            pieces.append((document, np.asarray(tokens, dtype=np.int64)))
             position += len(tokens)
-        return row_of_pieces(pieces)
+        return pieces
 
     def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Document order of an epoch, and where each document ends in it, in tokens."""

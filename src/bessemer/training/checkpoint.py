@@ -1,81 +1,228 @@
 """Training checkpoints: torch's distributed checkpoint format, checksummed, atomic, last k kept.
 
-A checkpoint is a folder `step-00000400/` with `checksums.json` written last; one that is partial or
-damaged is passed over in favour of the one before it. The format is read with pickle inside torch,
-so nothing is loaded before every file matches its checksum. Checksums tell damage, not malice: continue
-only runs whose folder you trust.
+A checkpoint is a folder `step-00000400/`: weights and optimizer state, `memory.json` with what the loop
+decides by, `model/` (a Hugging Face folder, where the stage asks for one), and `checksums.json`, written
+last. One that is partial or damaged is passed over in favour of the one before it. The format is read
+with pickle inside torch, so nothing is loaded before every file matches its checksum. Checksums tell
+damage, not malice: continue only runs whose folder you trust.
+
+Saving copies the state and returns; a thread writes the copy while training goes on.
 """
 
 import json
 import shutil
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from bessemer.runner.files import fsync_tree, replace_folder, sha256_of
+from bessemer.errors import BessemerError
+from bessemer.runner.files import fsync_tree, is_disk_full, replace_folder, sha256_of
+from bessemer.training.background import Background
 from bessemer.training.optimizers import Optimizers
+from bessemer.training.snapshot import Snapshot
 
 CHECKSUMS = "checksums.json"
+MEMORY = "memory.json"
+MODEL_FOLDER = "model"
+
+Beside = Callable[[Mapping[str, Tensor], Path], None]
+"""Writes a model folder from weights by parameter name."""
 
 
-def _state(model: nn.Module, optimizers: Optimizers) -> dict[str, Any]:
-    return {
+class Remembers(Protocol):
+    """A part of the loop that decides by what it has seen, and so belongs in a checkpoint."""
+
+    def to_json(self) -> dict[str, Any]: ...
+    def from_json(self, value: dict[str, Any]) -> None: ...
+
+
+def _state(model: nn.Module, optimizers: Optimizers, average: Mapping[str, Tensor]) -> dict[str, Any]:
+    state = {
         "model": model.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers.all],
     }
+    return {**state, "average": dict(average)} if average else state
 
 
 class Checkpoints:
     """The checkpoints of one training run inside a folder."""
 
-    def __init__(self, folder: Path, keep: int = 2, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int = 2,
+        say: Callable[[str], None] = print,
+        beside: Beside | None = None,
+        milestones: "Milestones | None" = None,
+    ) -> None:
+        """`beside` writes the model folder that goes into each checkpoint."""
         self._folder = folder
         self._keep = keep
         self._say = say
+        self._beside = beside
+        self._milestones = milestones
+        self._snapshot = Snapshot()
+        self._writer = Background("checkpoint")
+        self._has_failed = False
+        self.blocked_s = 0.0
+        """Seconds that training stood still for checkpoints."""
 
-    def save(self, step: int, model: nn.Module, optimizers: Optimizers) -> Path:
-        """Save the state after `step` steps and delete all but the newest `keep`."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    def save(
+        self,
+        step: int,
+        model: nn.Module,
+        optimizers: Optimizers,
+        memory: Mapping[str, Remembers] | None = None,
+        average: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Copy the state after `step` steps; it is written in the background.
+
+        Of the checkpoints, all but the newest `keep` are deleted. Raises BessemerError when the disk was
+        full twice in a row; once, it only says so.
+        """
+        started = time.perf_counter()
+        self.wait()
+        state = self._snapshot.take(_state(model, optimizers, average or {}))
+        parts = {name: part.to_json() for name, part in (memory or {}).items()}
+        has_stepped = [bool(optimizer.state) for optimizer in optimizers.all]
+        notes = json.dumps({"has_stepped": has_stepped, "parts": parts})
+        self._writer.start(lambda: self._write(step, state, notes))
+        self.blocked_s += time.perf_counter() - started
+
+    def wait(self) -> None:
+        """Wait until what was saved is on disk. Raises as `save` does."""
+        error = self._writer.wait()
+        if error is None:
+            return
+        if not is_disk_full(error):
+            raise error
+        needed, free = self._snapshot.num_bytes, shutil.disk_usage(self._folder).free
+        newest = self._steps()[-1].name if self._steps() else "none"
+        message = (
+            f"the disk is full: a checkpoint of about {needed / 1e6:,.0f} MB did not fit into "
+            f"{self._folder} ({free / 1e6:,.0f} MB free); the newest one is {newest}"
+        )
+        if self._has_failed:
+            raise BessemerError(
+                f"{message}. It is the second time in a row, so training stops before it loses more: free "
+                "some space and give the same command again, it continues from there"
+            ) from error
+        self._has_failed = True
+        self._say(f"{message}; training goes on and tries again at the next one: free some space")
+
+    def finish(self) -> None:
+        """Wait as `wait` does, at the end of training, when another error may be on its way."""
+        self._writer.join()
+
+    def _write(self, step: int, state: dict[str, Any], notes: str) -> None:
         partial = self._folder / f".step-{step:08}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "no process group": one process is meant
-            save(_state(model, optimizers), checkpoint_id=str(partial), no_dist=True)
-        checksums = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
-        (partial / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
-        fsync_tree(partial)
-        target = self._folder / f"step-{step:08}"
-        replace_folder(partial, target)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            _save_state(state, partial)
+            (partial / MEMORY).write_text(notes)
+            if self._beside is not None:
+                weights = {**state["model"], **state.get("average", {})}
+                self._beside(weights, partial / MODEL_FOLDER)
+                if self._milestones is not None:
+                    self._milestones.keep(step, partial / MODEL_FOLDER)
+            checksums = {name: sha256_of(partial / name) for name in _files(partial)}
+            (partial / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
+            fsync_tree(partial)
+            replace_folder(partial, self._folder / f"step-{step:08}")
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)  # so that half a checkpoint takes no space
+            raise
         for old in self._steps()[: -self._keep]:
             shutil.rmtree(old)
-        return target
+        self._has_failed = False
 
-    def load_newest(self, model: nn.Module, optimizers: Optimizers) -> int:
-        """Load the newest sound checkpoint into model and optimizers; returns its step, 0 if none."""
+    def load_newest(
+        self,
+        model: nn.Module,
+        optimizers: Optimizers,
+        memory: Mapping[str, Remembers] | None = None,
+        average: Mapping[str, Tensor] | None = None,
+    ) -> int:
+        """Load the newest sound checkpoint in place; returns its step, 0 if there is none."""
+        return self.go_back(model, optimizers, memory, average) or 0
+
+    def go_back(
+        self,
+        model: nn.Module,
+        optimizers: Optimizers,
+        memory: Mapping[str, Remembers] | None = None,
+        average: Mapping[str, Tensor] | None = None,
+    ) -> int | None:
+        """As `load_newest`, but None where there is no sound checkpoint, and all stays as it is."""
+        self.wait()
         for folder in reversed(self._steps()):
             if not is_sound(folder):
                 self._say(f"checkpoint {folder.name} is damaged or partial: taking the one before")
                 continue
-            for optimizer in optimizers.all:
-                _materialize(optimizer)
-            state = _state(model, optimizers)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                load(state, checkpoint_id=str(folder), no_dist=True)
+            notes = json.loads((folder / MEMORY).read_text())
+            for optimizer, has_stepped in zip(optimizers.all, notes["has_stepped"], strict=True):
+                optimizer.state.clear()
+                if has_stepped:
+                    _materialize(optimizer)
+            state = _state(model, optimizers, average or {})
+            _load_state(state, folder)
             model.load_state_dict(state["model"])
             for optimizer, loaded in zip(optimizers.all, state["optimizers"], strict=True):
                 optimizer.load_state_dict(loaded)
+            for name, part in (memory or {}).items():
+                part.from_json(notes["parts"][name])
             return int(folder.name.removeprefix("step-"))
-        return 0
+        return None
 
     def _steps(self) -> list[Path]:
         return sorted(self._folder.glob("step-*")) if self._folder.exists() else []
+
+
+class Milestones:
+    """Model folders of some checkpoints, kept for good in the stage's output."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        """`every` in steps, a multiple of those between checkpoints: a milestone is there before the
+        checkpoint that a killed run continues from."""
+        self._folder, self._every = folder, every
+
+    def keep(self, step: int, model_folder: Path) -> None:
+        """Copy the model folder of a step that is a milestone."""
+        if step % self._every or step == 0:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = self._folder / f".step-{step:08}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(model_folder, partial)
+        fsync_tree(partial)
+        replace_folder(partial, self._folder / f"step-{step:08}")
+
+
+def _save_state(state: dict[str, Any], folder: Path) -> None:
+    _silence_single_process_warning()
+    save(state, checkpoint_id=str(folder), no_dist=True)
+
+
+def _load_state(state: dict[str, Any], folder: Path) -> None:
+    _silence_single_process_warning()
+    load(state, checkpoint_id=str(folder), no_dist=True)
+
+
+def _silence_single_process_warning() -> None:
+    """One process is meant. Not `catch_warnings`, which would undo what other threads set meanwhile."""
+    warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")
 
 
 def is_sound(folder: Path) -> bool:
@@ -84,10 +231,15 @@ def is_sound(folder: Path) -> bool:
         checksums = json.loads((folder / CHECKSUMS).read_bytes())
     except (OSError, ValueError):  # ValueError: neither JSON nor, perhaps, text at all
         return False
-    present = {path.name for path in folder.iterdir()} - {CHECKSUMS}
+    present = set(_files(folder)) - {CHECKSUMS}
     if not isinstance(checksums, dict) or not present or set(checksums) != present:
         return False
     return all(sha256_of(folder / name) == digest for name, digest in checksums.items())
+
+
+def _files(folder: Path) -> list[str]:
+    """Every file below a folder, by relative name."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _materialize(optimizer: Any) -> None:

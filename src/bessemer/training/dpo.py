@@ -20,14 +20,10 @@ from bessemer.runner.context import StageContext
 from bessemer.runner.files import write_atomically
 from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
+from bessemer.training.batch_sizes import BatchSizes
 from bessemer.training.batches import row_of_conversations, stack_rows
-from bessemer.training.execute import (
-    Cadence,
-    TrainingConfig,
-    best_device,
-    check_sequence_length,
-    train,
-)
+from bessemer.training.config import Cadence, TrainingConfig
+from bessemer.training.execute import TrainingData, best_device, check_sequence_length, train
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.packing import PackedEpochs
 from bessemer.training.schedules import ScheduleConfig
@@ -94,9 +90,9 @@ class PairRows:
             ),
         )
 
-    def step_rows(self, step: int, num_rows: int) -> list[list[int]]:
+    def step_rows(self, step: int, sizes: BatchSizes) -> list[list[int]]:
         """Pair numbers of the rows of one step."""
-        return [self.packed.row(step * num_rows + row) for row in range(num_rows)]
+        return [self.packed.row(row) for row in range(sizes.rows_before(step), sizes.rows_before(step + 1))]
 
 
 def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
@@ -109,16 +105,25 @@ def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
     check_sequence_length(config.sequence_length, model.config)
     rows = PairRows(pairs, config.sequence_length, tokenizer.padding_id, context.seed, device)
     references = reference_log_probabilities(model, pairs, rows, context.scratch / "reference.npy", context)
-    num_rows = config.rows_per_step
-    num_steps = math.ceil(rows.packed.rows_per_epoch() * config.epochs / num_rows)
+    sizes = config.batch_sizes
+    num_steps = sizes.steps_covering(math.ceil(rows.packed.rows_per_epoch() * config.epochs))
     context.say(
         f"{len(pairs):,} pairs, {num_steps:,} steps of {config.tokens_per_step:,} tokens, beta {config.beta}"
     )
+
+    def batches(step: int) -> list[PairBatch]:
+        chosen = rows.step_rows(step, sizes)
+        size = -(-len(chosen) // config.num_parts(len(chosen)))
+        return [rows.batch(chosen[at : at + size], references) for at in range(0, len(chosen), size)]
+
+    def documents(step: int) -> list[str]:
+        return [f"pair {item}" for row in rows.step_rows(step, sizes) for item in row]
+
     metrics = train(
         model,
         config,
         DirectPreference(config.beta, config.chosen_weight),
-        lambda step: [rows.batch(rows.step_rows(step, num_rows), references)],
+        TrainingData(batches, documents),
         num_steps,
         context,
         tokenizer_folder=source,

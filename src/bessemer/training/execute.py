@@ -1,63 +1,41 @@
-"""Runs the loop inside a stage: what every training stage can be told, and what it reports and writes."""
+"""Runs the loop inside a stage: with the stage's data, checkpoints, displays, and the model at the end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from torch import Tensor
 
-from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, flops_per_token, parameter_count
-from bessemer.model.precision import ComputeDtype, has_native_bfloat16
+from bessemer.model.precision import has_native_bfloat16
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import Objective
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer
-from bessemer.training.checkpoint import Checkpoints
-from bessemer.training.finish import write_model
+from bessemer.training.checkpoint import Checkpoints, Milestones
+from bessemer.training.config import TrainingConfig
+from bessemer.training.early_stop import EarlyStop
+from bessemer.training.finish import bare_model, write_model, write_model_folder
+from bessemer.training.incidents import INCIDENTS_NAME
 from bessemer.training.loop import Plan, fit
-from bessemer.training.optimizers import OptimizerConfig
-from bessemer.training.schedules import ScheduleConfig
-from bessemer.training.watch import Check, TrainingWatch
+from bessemer.training.peak import peak_of
+from bessemer.training.sinks import open_sinks
+from bessemer.training.watch import Check, Scale, TrainingWatch
 
 
-class Cadence(Config):
-    """How often a training stage reports and saves, in steps."""
+@dataclass(frozen=True)
+class TrainingData:
+    """What a stage trains on, by the number of a batch, from 0."""
 
-    log: Count = Field(default=20, ge=1)
-    """Between lines of metrics."""
-    check: Count = Field(default=400, ge=1)
-    """Between validations; there is always one at the end."""
-    checkpoint: Count = Field(default=200, ge=1)
-    """Between checkpoints."""
-
-
-class TrainingConfig(Config):
-    """What every training stage can be told."""
-
-    sequence_length: Count = Field(default=256, ge=1)
-    """Tokens a row."""
-    batch_tokens: Count = Field(default=2048, ge=1)
-    """Tokens a step."""
-    optimizer: OptimizerConfig = OptimizerConfig()
-    """Optimizer and peak learning rates."""
-    schedule: ScheduleConfig = ScheduleConfig()
-    """Shape of the learning rate over the run."""
-    compute_dtype: ComputeDtype = "auto"
-    """Type of the matrix products; weights are kept in float32. auto: bfloat16 where the hardware has it."""
-    every: Cadence = Cadence()
-    """Steps between metrics, validations and checkpoints."""
-
-    @property
-    def rows_per_step(self) -> int:
-        """Rows of `sequence_length` tokens in a step; at least one."""
-        return max(1, self.batch_tokens // self.sequence_length)
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.rows_per_step * self.sequence_length
+    batches: Callable[[int], Sequence[Any]]
+    """Micro-batches: a pure function of the number, called on another thread."""
+    documents: Callable[[int], Sequence[str]]
+    """Names of the documents in a batch, for incident reports."""
+    boundaries: frozenset[int] = frozenset()
+    """Steps at which the data changes its kind."""
 
 
 def no_check(step: int) -> dict[str, float]:
@@ -69,7 +47,7 @@ def train(
     model: Transformer,
     config: TrainingConfig,
     objective: Objective[Any],
-    batches: Callable[[int], Sequence[Any]],
+    data: TrainingData,
     num_steps: int,
     context: StageContext,
     *,
@@ -77,46 +55,81 @@ def train(
     tokenizer: Tokenizer,
     description: str,
     check: Check = no_check,
+    early_stop: EarlyStop | None = None,
 ) -> dict[str, Any]:
     """Fit the model with a progress bar in tokens, write its folder to `context.output`; the metrics.
 
-    `batches` gives the micro-batches of a step, a pure function of its number. Continues from the newest
-    checkpoint of an attempt that was cut short.
+    Continues from the newest checkpoint of an attempt that was cut short.
     """
+    tokens_per_row, sizes = config.sequence_length, config.batch_sizes
+
+    def tokens_before(step: int) -> int:
+        return sizes.rows_before(step) * tokens_per_row
+
+    def write_folder(weights: Mapping[str, Tensor], folder: Path) -> None:
+        write_model_folder(bare_model(model, weights), folder, tokenizer_folder, tokenizer, context.stage)
+
+    milestones = None
+    if config.every.milestone is not None:
+        milestones = Milestones(context.output / "milestones", config.every.milestone)
+    checkpoints = Checkpoints(
+        context.scratch / "checkpoints", say=context.say, beside=write_folder, milestones=milestones
+    )
     plan = Plan(
         objective=objective,
-        batches=batches,
+        batches=data.batches,
+        documents=data.documents,
+        boundaries=data.boundaries,
         num_steps=num_steps,
         optimizer=config.optimizer,
         schedule=config.schedule,
         checkpoint_every=config.every.checkpoint,
+        guard=config.guard,
+        incidents=context.output / INCIDENTS_NAME,
+        average=config.average,
+        say=context.say,
+        memory={"early_stop": early_stop} if early_stop else {},
+        should_stop=early_stop.should_stop if early_stop else lambda: False,
     )
-    num_tokens = num_steps * config.tokens_per_step
     _say_precision(model, context)
-    with context.progress(description, num_tokens, "tokens") as progress:
+    run_name = str(context.run.get("name", context.stage))
+    sinks = open_sinks(config.report_to, run_name, context.stage, context.output)
+    scale = Scale(
+        num_steps,
+        tokens_before,
+        flops_per_token(model.config, config.sequence_length),
+        peak_of(model.embedding.device, model.compute_dtype).flops_per_s,
+    )
+    with context.progress(description, tokens_before(num_steps), "tokens") as progress:
         watch = TrainingWatch(
-            context,
-            progress,
-            num_steps=num_steps,
-            tokens_per_step=config.tokens_per_step,
-            log_every=config.every.log,
-            check_every=config.every.check,
-            check=check,
+            context, progress, scale, config.every.log, config.every.check, check, sinks=sinks
         )
-        checkpoints = Checkpoints(context.scratch / "checkpoints", say=context.say)
         result = fit(model, plan, checkpoints, watch)
+    for sink in sinks:
+        sink.close()
+    if result.average is not None:
+        result.average.write_to_model()
+    if early_stop is not None:
+        early_stop.restore_best(model)
+        watch.last_check = early_stop.best
+        if result.last_step < num_steps:
+            context.say(
+                f"stopped after step {result.last_step:,}: no better validation in the last "
+                f"{early_stop.since_best}; the best weights are kept"
+            )
     difference = write_model(model, context.output, tokenizer_folder, tokenizer, context.stage)
-    done_tokens = (num_steps - result.first_step) * config.tokens_per_step
+    num_tokens = tokens_before(result.last_step)
     return {
         "parameters": parameter_count(model.config),
-        "steps": num_steps,
+        "steps": result.last_step,
         "tokens": num_tokens,
         "loss": watch.last_loss,
         **watch.last_check,
         "compute_dtype": str(model.compute_dtype).removeprefix("torch."),
         "skipped_steps": len(result.skipped_steps),
-        "tokens_per_s": done_tokens / max(result.wall_s, 1e-9),
-        "flops": flops_per_token(model.config, config.sequence_length) * num_tokens,
+        "rewinds": result.num_rewinds,
+        "tokens_per_s": (num_tokens - tokens_before(result.first_step)) / max(result.wall_s, 1e-9),
+        "flops": scale.flops_per_token * num_tokens,
         "reload_logit_difference": difference,
     }
 

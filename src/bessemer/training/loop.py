@@ -4,16 +4,26 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor
 
 from bessemer.errors import BessemerError
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import Objective
-from bessemer.training.checkpoint import Checkpoints
+from bessemer.training.average import AverageConfig, WeightAverage
+from bessemer.training.checkpoint import Checkpoints, Remembers
+from bessemer.training.gradients import clip_by_norms, clip_gradients
+from bessemer.training.guard import Guard, GuardConfig, Verdict
+from bessemer.training.incidents import INCIDENTS_NAME, DataOrder, Incidents, refuse_more_rewinds
+from bessemer.training.loss_scale import LossScale, dynamic_loss_scale
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
+from bessemer.training.prefetch import Prefetch
 from bessemer.training.schedules import ScheduleConfig, learning_rate_factor
+
+__all__ = ["FitResult", "Plan", "StepReport", "Watch", "clip_gradients", "fit"]
 
 BatchT = TypeVar("BatchT")
 
@@ -21,7 +31,9 @@ BatchT = TypeVar("BatchT")
 class Watch(Protocol):
     """What a stage does with the numbers of a step."""
 
-    def step(self, report: "StepReport") -> None: ...
+    def step(self, report: "StepReport") -> None:
+        """After a rewind, the steps that are done again are reported again."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,19 @@ class StepReport:
     sums: dict[str, float]
     """Further means from the objective."""
     skipped: bool
-    """True when the update was skipped because loss or gradient was not finite."""
+    """True when the update was skipped."""
+    reason: str = ""
+    """Why it was skipped."""
+    gradient_norms: dict[str, float] = field(default_factory=dict)
+    """By group of parameters."""
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    """By optimizer."""
+    number: int = 0
+    """Number of the step's batch, from 0: the step's own number unless data was left out."""
+    stall_s: float = 0.0
+    """Seconds that training has waited for data so far."""
+    blocked_s: float = 0.0
+    """Seconds that training has stood still for checkpoints so far."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +72,27 @@ class Plan(Generic[BatchT]):
 
     objective: Objective[BatchT]
     batches: Callable[[int], Sequence[BatchT]]
-    """Micro-batches of a step: a pure function of the step number, from 0."""
+    """Micro-batches of a batch: a pure function of its number, from 0; called on another thread."""
     num_steps: int
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     checkpoint_every: int = 200
     """Steps between checkpoints."""
-    max_skipped: int = 20
-    """Consecutive non-finite steps after which training stops with an error."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    documents: Callable[[int], Sequence[str]] = lambda number: ()
+    """Names of the documents in a batch, for incident reports; called on the data's thread."""
+    boundaries: frozenset[int] = frozenset()
+    """Steps at which the data changes its kind, so that recent losses say nothing about the next."""
+    incidents: Path | None = None
+    """Where bad batches are logged."""
+    average: AverageConfig | None = None
+    """Keep a moving average of the weights."""
+    should_stop: Callable[[], bool] = lambda: False
+    """Asked after each step's report; true ends training there."""
+    say: Callable[[str], None] = lambda text: None
+    """One line to the user."""
+    memory: dict[str, Remembers] = field(default_factory=dict)
+    """Further parts that belong in a checkpoint."""
 
 
 @dataclass
@@ -64,74 +101,178 @@ class FitResult:
 
     first_step: int
     """Step that this process began at: above zero after a resume."""
+    last_step: int = 0
+    """Steps finished at the end."""
     wall_s: float = 0.0
+    stall_s: float = 0.0
+    """Seconds that training waited for data."""
+    blocked_s: float = 0.0
+    """Seconds that training stood still for checkpoints."""
     skipped_steps: list[int] = field(default_factory=list)
+    """From 0, of the whole run."""
+    num_rewinds: int = 0
+    average: WeightAverage | None = None
 
 
 def fit(model: Transformer, plan: Plan[Any], checkpoints: Checkpoints, watch: Watch) -> FitResult:
     """Train `model` in place, from the newest checkpoint on, to the end of the plan.
 
-    Raises BessemerError when loss or gradients stay non-finite for `max_skipped` steps.
+    Raises BessemerError when the guard gives the run up, and what saving and data raise.
     """
-    optimizers = Optimizers(model, plan.optimizer)
-    result = FitResult(first_step=checkpoints.load_newest(model, optimizers))
+    run = _Run(model, plan, checkpoints, watch)
     started = time.perf_counter()
     model.train()
-    for step in range(result.first_step, plan.num_steps):
-        factor = learning_rate_factor(plan.schedule, step, plan.num_steps)
-        optimizers.set_learning_rate_factor(factor)
-        report = _train_step(model, plan, optimizers, step, factor)
-        if report.skipped:
-            result.skipped_steps.append(step)
-            _stop_when_lost(result.skipped_steps, step, plan)
-        watch.step(report)
-        is_last = step + 1 == plan.num_steps
-        if (step + 1) % plan.checkpoint_every == 0 and not is_last:
-            checkpoints.save(step + 1, model, optimizers)
+    try:
+        with run.data:
+            run.go()
+    finally:
+        checkpoints.finish()
     model.eval()
-    result.wall_s = time.perf_counter() - started
-    return result
+    run.result.wall_s = time.perf_counter() - started
+    return run.result
 
 
-def _train_step(
-    model: Transformer, plan: Plan[Any], optimizers: Optimizers, step: int, factor: float
-) -> StepReport:
-    """Summed losses of all micro-batches, divided once by the global count; clip; update."""
-    micro_batches = plan.batches(step)
-    count = sum(plan.objective.count(batch) for batch in micro_batches)
-    optimizers.zero_grad()
-    total, sums = 0.0, {}
-    for batch in micro_batches:
-        loss = plan.objective.loss(model, batch)
-        (loss.total / max(count, 1)).backward()
-        total += loss.total.item()
-        for name, value in loss.sums.items():
-            sums[name] = sums.get(name, 0.0) + value
-    norm = clip_gradients(model, plan.optimizer.max_gradient_norm)
-    is_finite = math.isfinite(total) and math.isfinite(norm)
-    if is_finite:
-        optimizers.step()
-    return StepReport(
-        step=step + 1,
-        loss=total / max(count, 1),
-        gradient_norm=norm,
-        learning_rate_factor=factor,
-        count=count,
-        sums={name: value / max(count, 1) for name, value in sums.items()},
-        skipped=not is_finite,
-    )
+class _Run:
+    """One call of `fit`: the loop, and what it does about bad steps."""
 
-
-def clip_gradients(model: nn.Module, max_norm: float) -> float:
-    """Scale all gradients down to a global norm of `max_norm`; returns the norm before."""
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    return float(nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True))
-
-
-def _stop_when_lost(skipped: list[int], step: int, plan: Plan[Any]) -> None:
-    recent = skipped[-plan.max_skipped :]
-    if len(recent) == plan.max_skipped and recent[0] == step - plan.max_skipped + 1:
-        raise BessemerError(
-            f"loss or gradient was not finite for {plan.max_skipped} steps in a row, up to step {step}: "
-            "lower optimizer.learning_rate and optimizer.muon_learning_rate, or lengthen schedule.warmup"
+    def __init__(self, model: Transformer, plan: Plan[Any], checkpoints: Checkpoints, watch: Watch) -> None:
+        self.model, self.plan, self.checkpoints, self.watch = model, plan, checkpoints, watch
+        self.optimizers = Optimizers(model, plan.optimizer)
+        self.guard = Guard(plan.guard)
+        self.scale = dynamic_loss_scale() if model.compute_dtype == torch.float16 else LossScale()
+        self.average = WeightAverage(model, plan.average) if plan.average else None
+        self.memory = {"guard": self.guard, "loss_scale": self.scale, **plan.memory}
+        if self.average is not None:
+            self.memory["average"] = self.average
+        self.order = DataOrder(checkpoints.folder)
+        self.incidents = Incidents(plan.incidents)
+        self.data = Prefetch(plan.batches)
+        self.result = FitResult(
+            checkpoints.load_newest(model, self.optimizers, self.memory, self._averages()),
+            average=self.average,
         )
+
+    def go(self) -> None:
+        step, plan = self.result.first_step, self.plan
+        if step == 0 and plan.guard.spikes == "rewind":
+            self._save(0)  # somewhere to go back to
+        while step < plan.num_steps:
+            if step in plan.boundaries:
+                self.guard.forget_recent()
+            factor = learning_rate_factor(plan.schedule, step, plan.num_steps)
+            self.optimizers.set_learning_rate_factor(factor)
+            report, verdict = self._step(step, factor)
+            if verdict.is_bad and self.guard.wants_rewind:
+                step = self._rewind(step, report.number)
+                continue
+            self.guard.check(step)
+            step += 1
+            self.watch.step(report)
+            if plan.should_stop():
+                break
+            if step % plan.checkpoint_every == 0 and step < plan.num_steps and not self.guard.bad_numbers:
+                self._save(step)
+        self.checkpoints.wait()
+        self.result.last_step = step
+        self.result.stall_s, self.result.blocked_s = self.data.stall_s, self.checkpoints.blocked_s
+        self.result.skipped_steps = list(self.guard.skipped_steps)
+        self.result.num_rewinds = len(self.order.rewinds)
+
+    def _step(self, step: int, factor: float) -> tuple[StepReport, Verdict]:
+        """Gradients of one batch; the guard's verdict; the update, if it may be taken."""
+        number = self.order.number(step)
+        following = self.order.number(step + 1) if step + 1 < self.plan.num_steps else None
+        micro_batches = self.data.take(number, following)
+        loss, sums, count = self._gradients(micro_batches)
+        norm, norms = self._clip()
+        verdict = self.guard.judge(loss, norm)
+        is_overflow = verdict.judgement == "not finite" and self.scale.can_shrink
+        self.scale.note(overflowed=is_overflow)
+        if is_overflow:
+            # Expected while the scale finds its place, and no fault of the data or the model.
+            reason = f"a float16 gradient overflowed; loss scale now {self.scale.scale:g}"
+            verdict = Verdict()
+        else:
+            reason = str(verdict) if verdict.is_bad else ""
+            self.guard.note(verdict, step, number, loss, norm)
+        if not reason:
+            self.optimizers.step()
+            if self.average is not None:
+                self.average.update()
+        report = StepReport(
+            step=step + 1,
+            loss=loss,
+            gradient_norm=norm,
+            learning_rate_factor=factor,
+            count=count,
+            sums=sums,
+            skipped=bool(reason),
+            reason=reason,
+            gradient_norms=norms,
+            learning_rates=self.optimizers.learning_rates(),
+            number=number,
+            stall_s=self.data.stall_s,
+            blocked_s=self.checkpoints.blocked_s,
+        )
+        if verdict.is_bad:
+            self._log_incident(report, verdict)
+        return report, verdict
+
+    def _gradients(self, micro_batches: Sequence[Any]) -> tuple[float, dict[str, float], int]:
+        """Summed losses of all micro-batches, divided once by the global count: mean loss, means, count."""
+        objective = self.plan.objective
+        count = sum(objective.count(batch) for batch in micro_batches)
+        divisor = max(count, 1)
+        self.optimizers.zero_grad()
+        total, sums = 0.0, {}
+        for batch in micro_batches:
+            loss = objective.loss(self.model, batch)
+            scaled = loss.total if self.scale.scale == 1 else loss.total * self.scale.scale
+            (scaled / divisor).backward()
+            total += loss.total.item()
+            for name, value in loss.sums.items():
+                sums[name] = sums.get(name, 0.0) + value
+        return total / divisor, {name: value / divisor for name, value in sums.items()}, count
+
+    def _clip(self) -> tuple[float, dict[str, float]]:
+        if self.scale.scale != 1:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(1 / self.scale.scale)
+        return clip_by_norms(self.model, self.plan.optimizer.max_gradient_norm)
+
+    def _log_incident(self, report: StepReport, verdict: Verdict) -> None:
+        decision = "update skipped"
+        if self.guard.wants_rewind:
+            decision += ", rewind to the last checkpoint and past the data since"
+        limit = verdict.limit if math.isfinite(verdict.limit) else None
+        self.incidents.add(
+            report.step,
+            report.number,
+            verdict,
+            {"loss": report.loss, "gradient_norm": report.gradient_norm, "limit": limit},
+            self.data.call(self.plan.documents, report.number),
+            decision,
+        )
+
+    def _rewind(self, step: int, number: int) -> int:
+        """Load the last checkpoint and leave out the data from there to batch `number`; the new step."""
+        refuse_more_rewinds(self.order, self.plan.guard.max_rewinds, step)
+        loaded = self.checkpoints.go_back(self.model, self.optimizers, self.memory, self._averages())
+        if loaded is None:
+            raise BessemerError(
+                f"step {step}: training went bad, and there is no sound checkpoint in "
+                f"{self.checkpoints.folder} to go back to: give the same command again to start over"
+            )
+        rewind = self.order.skip_to(loaded, number)
+        self.plan.say(
+            f"step {step + 1}: went bad {self.guard.config.patience} times in a row; back to step {loaded}, "
+            f"leaving out the batches {rewind.first_number} to {rewind.last_number} (see {INCIDENTS_NAME})"
+        )
+        return loaded
+
+    def _save(self, step: int) -> None:
+        self.checkpoints.save(step, self.model, self.optimizers, self.memory, self._averages())
+
+    def _averages(self) -> dict[str, Tensor]:
+        return self.average.tensors if self.average is not None else {}

@@ -17,9 +17,10 @@ from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
-from bessemer.training.batches import Batch, DocumentRows
+from bessemer.training.batches import Batch, DocumentRows, stack_rows
+from bessemer.training.config import TrainingConfig
 from bessemer.training.dial import ModelDial, model_config
-from bessemer.training.execute import TrainingConfig, best_device, check_sequence_length, train
+from bessemer.training.execute import TrainingData, best_device, check_sequence_length, train
 
 
 class PretrainConfig(TrainingConfig):
@@ -60,18 +61,28 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
         Transformer(shape, resolve_dtype(config.compute_dtype, device)).initialize(context.seed).to(device)
     )
     budget = config.tokens or 20 * parameter_count(shape)
-    num_steps = max(1, budget // config.tokens_per_step)
+    sizes = config.batch_sizes
+    num_steps = max(1, sizes.steps_within(budget // config.sequence_length))
+    num_tokens = sizes.rows_before(num_steps) * config.sequence_length
     context.say(
         f"{parameter_count(shape):,} parameters: {shape.num_hidden_layers} layers, "
         f"width {shape.hidden_size}, {shape.num_attention_heads} heads "
         f"({shape.num_key_value_heads} key/value); "
         f"{num_steps:,} steps of {config.tokens_per_step:,} tokens, "
-        f"{num_steps * config.tokens_per_step / training.num_tokens:.2f} epochs"
+        f"{num_tokens / training.num_tokens:.2f} epochs"
     )
     rows = DocumentRows(training, config.sequence_length, context.seed)
 
+    def numbers(step: int) -> range:
+        return range(sizes.rows_before(step), sizes.rows_before(step + 1))
+
     def batches(step: int) -> list[Batch]:
-        return [b.to(device) for b in rows.batch(step, config.rows_per_step).split(config.micro_batches)]
+        batch = stack_rows([rows.row(number) for number in numbers(step)])
+        num_parts = max(config.micro_batches, config.num_parts(len(batch.token_ids_BT)))
+        return [part.to(device) for part in batch.split(num_parts)]
+
+    def documents(step: int) -> list[str]:
+        return [id for number in numbers(step) for id in rows.documents(number)]
 
     def check(step: int) -> dict[str, float]:
         score = bits_per_byte(model, validation, config.sequence_length, config.validation_tokens)
@@ -83,7 +94,7 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
         model,
         config,
         LanguageModeling(),
-        batches,
+        TrainingData(batches, documents),
         num_steps,
         context,
         tokenizer_folder=tokenizer_folder,

@@ -16,7 +16,8 @@ from bessemer.runner.context import StageContext
 from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batches import Batch, Row, rng, row_of_conversations, stack_rows
-from bessemer.training.execute import TrainingConfig, best_device, check_sequence_length, train
+from bessemer.training.config import TrainingConfig
+from bessemer.training.execute import TrainingData, best_device, check_sequence_length, train
 from bessemer.training.joining import join
 from bessemer.training.packing import PackedEpochs
 
@@ -30,7 +31,7 @@ class SftConfig(TrainingConfig):
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the conversations."""
     micro_batches: Count = Field(default=1, ge=1)
-    """Parts that a step's batch is computed in; the result is the same."""
+    """Parts that a step's batch is computed in; the result is the same. Or give `micro_batch_tokens`."""
     join_share: float = Field(default=0.25, ge=0, lt=1)
     """Probability that a conversation continues the one packed before it, as a later turn: so that a
     model trained on single questions can answer the next one, too. Costs no tokens."""
@@ -47,8 +48,8 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
     model = load_model(source, compute_dtype=resolve_dtype(config.compute_dtype, device), device=device)
     check_sequence_length(config.sequence_length, model.config)
     packed = PackedEpochs([len(r.token_ids) for r in rendered], config.sequence_length, context.seed)
-    num_rows = config.rows_per_step
-    num_steps = math.ceil(packed.rows_per_epoch() * config.epochs / num_rows)
+    sizes = config.batch_sizes
+    num_steps = sizes.steps_covering(math.ceil(packed.rows_per_epoch() * config.epochs))
     num_tokens = sum(len(r.token_ids) for r in rendered)
     supervised = sum(sum(r.loss_mask) for r in rendered)
     padding = 1 - num_tokens / (packed.rows_per_epoch() * config.sequence_length)
@@ -57,6 +58,9 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
         f"{supervised / num_tokens:.0%} of them learnt; "
         f"{num_steps:,} steps of {config.tokens_per_step:,} tokens, {padding:.1%} padding"
     )
+
+    def numbers(step: int) -> range:
+        return range(sizes.rows_before(step), sizes.rows_before(step + 1))
 
     def row(number: int, join_share: float) -> Row:
         conversations = [rendered[item] for item in packed.row(number)]
@@ -67,14 +71,18 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
 
     def batches(step: int) -> list[Batch]:
         join_share = config.join_share if step >= config.join_after * num_steps else 0.0
-        rows = [row(step * num_rows + number, join_share) for number in range(num_rows)]
-        return [batch.to(device) for batch in stack_rows(rows).split(config.micro_batches)]
+        rows = [row(number, join_share) for number in numbers(step)]
+        num_parts = max(config.micro_batches, config.num_parts(len(rows)))
+        return [batch.to(device) for batch in stack_rows(rows).split(num_parts)]
+
+    def documents(step: int) -> list[str]:
+        return [f"conversation {item}" for number in numbers(step) for item in packed.row(number)]
 
     metrics = train(
         model,
         config,
         LanguageModeling(),
-        batches,
+        TrainingData(batches, documents),
         num_steps,
         context,
         tokenizer_folder=source,

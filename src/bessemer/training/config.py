@@ -1,0 +1,111 @@
+"""What every training stage can be told."""
+
+from pydantic import Field, model_validator
+
+from bessemer.config import Config, Count
+from bessemer.model.precision import ComputeDtype
+from bessemer.training.average import AverageConfig
+from bessemer.training.batch_sizes import BatchSizes, BatchWarmup
+from bessemer.training.guard import GuardConfig
+from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.schedules import ScheduleConfig
+from bessemer.training.sinks import SinkName
+
+
+class Cadence(Config):
+    """How often a training stage reports and saves, in steps."""
+
+    log: Count = Field(default=20, ge=1)
+    """Between lines of metrics."""
+    check: Count = Field(default=400, ge=1)
+    """Between validations; there is always one at the end."""
+    checkpoint: Count = Field(default=200, ge=1)
+    """Between checkpoints."""
+    milestone: Count | None = Field(default=None, ge=1)
+    """Between model folders that are kept for good, in `milestones/`; a multiple of `checkpoint`."""
+
+
+class TrainingConfig(Config):
+    """What every training stage can be told."""
+
+    sequence_length: Count = Field(default=256, ge=1)
+    """Tokens a row."""
+    batch_tokens: Count = Field(default=2048, ge=1)
+    """Tokens a step."""
+    batch_warmup: BatchWarmup | None = None
+    """Begin with smaller batches."""
+    micro_batch_tokens: Count | None = Field(default=None, ge=1)
+    """Tokens computed at once: a step's batch is cut into as many parts as that takes, to save memory. The
+    result is the same up to rounding."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer and peak learning rates."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Shape of the learning rate over the run."""
+    compute_dtype: ComputeDtype = "auto"
+    """Type of the matrix products; weights are kept in float32. auto: bfloat16 where the hardware has
+    it, else float32. float16 trains with loss scaling."""
+    guard: GuardConfig = GuardConfig()
+    """What is done about steps that would harm the model."""
+    average: AverageConfig | None = None
+    """Keep a moving average of the weights, and export it."""
+    every: Cadence = Cadence()
+    """Steps between metrics, validations and checkpoints."""
+    report_to: tuple[SinkName, ...] = ()
+    """Tools that get the metrics too: tensorboard, wandb, mlflow, trackio."""
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of `sequence_length` tokens in a full step; at least one."""
+        return max(1, self.batch_tokens // self.sequence_length)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.rows_per_step * self.sequence_length
+
+    @property
+    def batch_sizes(self) -> BatchSizes:
+        """Rows of each step."""
+        warmup = self.batch_warmup
+        if warmup is None:
+            return BatchSizes(self.rows_per_step, self.rows_per_step)
+        start = max(1, warmup.start_tokens // self.sequence_length)
+        return BatchSizes(self.rows_per_step, start, warmup.steps)
+
+    def num_parts(self, num_rows: int) -> int:
+        """Micro-batches that `num_rows` rows are computed in."""
+        if self.micro_batch_tokens is None:
+            return 1
+        return -(-num_rows // max(1, self.micro_batch_tokens // self.sequence_length))
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "TrainingConfig":
+        problems = self._contradictions()
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _contradictions(self) -> list[str]:
+        """Settings that cannot all be meant, each with its mend. Stages add their own."""
+        problems = []
+        every, schedule = self.every, self.schedule
+        if every.milestone is not None and every.milestone % every.checkpoint:
+            problems.append(
+                f"every.milestone {every.milestone} is no multiple of every.checkpoint {every.checkpoint}: "
+                "milestones are written with checkpoints, so make it one"
+            )
+        if schedule.shape == "wsd" and schedule.warmup + schedule.decay > 1:
+            problems.append(
+                f"schedule.warmup {schedule.warmup:g} and schedule.decay {schedule.decay:g} are shares of a "
+                "run, and together more than all of it: lower one of them"
+            )
+        if self.batch_warmup is not None and self.batch_warmup.start_tokens > self.batch_tokens:
+            problems.append(
+                f"batch_warmup.start_tokens {self.batch_warmup.start_tokens} is more than batch_tokens "
+                f"{self.batch_tokens}: the batch grows from one to the other, so lower the first"
+            )
+        if self.micro_batch_tokens is not None and self.micro_batch_tokens < self.sequence_length:
+            problems.append(
+                f"micro_batch_tokens {self.micro_batch_tokens} is less than one row of sequence_length "
+                f"{self.sequence_length}: raise it, or shorten the rows"
+            )
+        return problems

@@ -1,0 +1,62 @@
+"""Stop when held-out text gets harder while training text gets easier, and keep the best weights."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save
+from torch import nn
+
+from bessemer.config import Config, Count
+from bessemer.runner.files import write_atomically
+
+
+class EarlyStopConfig(Config):
+    """When training ends before its time."""
+
+    patience: Count = Field(default=3, ge=1)
+    """Validations in a row without a new best."""
+    least_gain: float = Field(default=0.0, ge=0)
+    """A validation must be better than the best by this share of it to count."""
+
+
+@dataclass
+class EarlyStop:
+    """Follows one figure that should fall; its state belongs in a checkpoint."""
+
+    config: EarlyStopConfig
+    quantity: str
+    """Name of the figure in a validation's values."""
+    path: Path
+    """Where the best weights are kept while training goes on."""
+    best: dict[str, float] = field(default_factory=dict)
+    """All values of the best validation."""
+    since_best: int = 0
+
+    def saw(self, values: dict[str, float], model: nn.Module) -> None:
+        """Take a validation of the model's weights as they are."""
+        value = values[self.quantity]
+        if self.best and not value < self.best[self.quantity] * (1 - self.config.least_gain):
+            self.since_best += 1
+            return
+        self.best, self.since_best = dict(values), 0
+        weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+        write_atomically(self.path, save(weights))
+
+    def should_stop(self) -> bool:
+        return self.since_best >= self.config.patience
+
+    @torch.no_grad()
+    def restore_best(self, model: nn.Module) -> None:
+        """Put the best weights into the model."""
+        weights = load_file(self.path)
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"best": self.best, "since_best": self.since_best}
+
+    def from_json(self, value: dict[str, Any]) -> None:
+        self.best, self.since_best = value["best"], value["since_best"]
