@@ -7,7 +7,8 @@ read the same Parquet files with two workers, have 14 bands of 8 hashes over wor
 documents that stay as Parquet. Each run is a process of its own, started after an untimed one on a small
 corpus; its time runs from the start of the interpreter to its end. The two sides take turns.
 
-datatrove: signatures (64-bit hashes, as its example has them), buckets, cluster, filter; what shares a band
+datatrove: signatures (its default: 64-bit xxhash; it needs
+xxhash below 4, see `--peer-path`), buckets, cluster, filter; what shares a band
 with another is a duplicate. Ours (`curate.dedup.standalone`): words, shingle sets, signatures and bands;
 sort, pairs, the exact similarity of every nominated pair (at least 0.8), clusters, filter; also the
 evidence, the planted self-test and checksums of every part for resuming, which datatrove has none of.
@@ -45,7 +46,8 @@ MIN_SIMILARITY = 0.8
 LEAST_PLANTED = 0.65
 GRADES = (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 COPY_SHARE = 0.2
-_MEAN_WORDS, _VOCABULARY, _EXPONENT = 545, 50_000, 0.9
+PEER_PATH = "PEER_PATH"
+_MEAN_WORDS, _VOCABULARY, _EXPONENT = 472, 50_000, 0.9
 _LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
 
 
@@ -62,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=2, help="runs of datatrove; ours runs once more")
+    parser.add_argument("--peer-path", help="folder that datatrove imports from first (xxhash below 4)")
     parser.add_argument("--side", choices=("ours", "datatrove"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -70,6 +73,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if arguments.peer_path:
+            os.environ[PEER_PATH] = arguments.peer_path
         compare_speed(folder, arguments.documents, arguments.repeats)
         compare_pairs(folder)
         print(json.dumps(RESULT))
@@ -166,7 +171,9 @@ def timed(side: str, folder: Path) -> tuple[float, float]:
     """Wall and CPU seconds of a process that runs one side, its workers included."""
     shutil.rmtree(folder / side, ignore_errors=True)
     command = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    paths = [os.environ.get(PEER_PATH, "")] if side == "datatrove" else []
+    paths = [path for path in (*paths, os.environ.get("PYTHONPATH", "")) if path]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     started = time.monotonic()
     child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert child.stderr is not None

@@ -11,6 +11,7 @@ from dedup_world import altered, random_text
 
 from bessemer.curate.dedup import standalone
 from bessemer.curate.dedup.config import DuplicateConfig
+from bessemer.curate.dedup.file_shards import FileShard
 from bessemer.curate.dedup.standalone import deduplicate
 from bessemer.errors import BessemerError
 
@@ -94,21 +95,21 @@ def test_workers_and_what_an_earlier_attempt_finished_change_no_byte(
     run(tmp_path / "two", files, workers=2)
     assert output_bytes(tmp_path / "one") == output_bytes(tmp_path / "two")
     fingerprinted = []
-    by_file = standalone._fingerprint_file
+    by_file = standalone.fingerprint_file
 
-    def stops(shard: standalone.FileShard, config: DuplicateConfig, identity: str) -> None:
+    def stops(shard: FileShard, config: DuplicateConfig, identity: str) -> None:
         if len(fingerprinted) == 3:
             raise KeyboardInterrupt
         fingerprinted.append(shard)
         by_file(shard, config, identity)
 
     with monkeypatch.context() as patch:
-        patch.setattr(standalone, "_fingerprint_file", stops)
+        patch.setattr(standalone, "fingerprint_file", stops)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "stopped", files)
         patch.setattr(
             standalone,
-            "_fingerprint_file",
+            "fingerprint_file",
             lambda shard, config, identity: (
                 fingerprinted.append(shard),
                 by_file(shard, config, identity),

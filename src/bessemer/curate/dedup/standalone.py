@@ -1,8 +1,6 @@
 """Deduplication of documents in Parquet files, without the rest of curation: `deduplicate`."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +11,11 @@ from numpy.typing import NDArray
 
 from bessemer.curate.dedup.config import DuplicateConfig
 from bessemer.curate.dedup.cutting import cut_lines
-from bessemer.curate.dedup.fingerprints import FingerprintFiles, Subject, array_names, fingerprint
+from bessemer.curate.dedup.file_shards import FileShard, fingerprint_file
+from bessemer.curate.dedup.fingerprints import array_names
 from bessemer.curate.dedup.marks import Marker
 from bessemer.curate.dedup.parts import Parts
 from bessemer.curate.dedup.resolve import STAYS, VERSION, Duplicates, find_duplicates
-from bessemer.curate.measure import split
-from bessemer.curate.npy_appender import NpyAppender
 from bessemer.errors import BessemerError
 from bessemer.formats.documents import DEFAULT_SHARD_BYTES, DOCUMENTS_STEM
 from bessemer.formats.parquet_shards import ShardedParquetWriter
@@ -37,34 +34,7 @@ DROPPED_SCHEMA = pa.schema(
     ]
 )
 """Columns as in the ledger."""
-_BATCH_ROWS = 512
 _OPTIONAL = ("url", "source", "fetched_at")
-
-
-@dataclass(frozen=True)
-class FileShard:
-    """The documents of one Parquet file, and where their fingerprints lie."""
-
-    file: Path
-    folder: Path
-    stem: str
-
-    def __str__(self) -> str:
-        return str(self.file)
-
-    def fingerprints(self) -> FingerprintFiles:
-        return FingerprintFiles(self.folder, self.stem)
-
-    def kept(self, columns: list[str]) -> Iterator[pa.Table]:
-        """Some columns of all rows; nulls where the file has no such column."""
-        with pq.ParquetFile(self.file) as file:
-            present = [name for name in columns if name in file.schema_arrow.names]
-            for batch in file.iter_batches(_BATCH_ROWS, columns=present):
-                table = pa.Table.from_batches([batch])
-                for name in columns:
-                    if name not in present:
-                        table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
-                yield table.select(columns)
 
 
 def deduplicate(
@@ -98,7 +68,7 @@ def deduplicate(
     ]
     with open_executor(num_workers=num_workers, num_tasks=len(waiting)) as executor:
         num_threads = executor.num_workers
-        for _ in executor.map(partial(_fingerprint_file, config=config, identity=identity), waiting):
+        for _ in executor.map(partial(fingerprint_file, config=config, identity=identity), waiting):
             pass
     found = find_duplicates(shards, config, scratch / "duplicates", num_threads, say, identity)
     num_kept = _write(shards, found, config, schema, output)
@@ -128,33 +98,6 @@ def _common_schema(files: Sequence[Path]) -> pa.Schema:
 
 def _is_string(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _fingerprint_file(shard: FileShard, config: DuplicateConfig, identity: str) -> None:
-    """Write the fingerprints of a file, batch by batch."""
-    parts = Parts(shard.folder, identity)
-    appenders: dict[str, NpyAppender] = {}
-    with ExitStack() as closing:
-        for texts, urls in _texts(shard):
-            subjects = [Subject(url, text) for url, text in zip(urls, texts, strict=True)]
-            for name, array in fingerprint(subjects, split(*texts), config).arrays.items():
-                if name not in appenders:
-                    appenders[name] = NpyAppender(parts.partial_path(f"{shard.stem}.{name}.npy"))
-                    closing.callback(appenders[name].abandon)
-                appenders[name].append(array)
-        for name, appender in appenders.items():
-            appender.close()
-            parts.complete(f"{shard.stem}.{name}.npy")
-
-
-def _texts(shard: FileShard) -> Iterator[tuple[list[str], list[str | None]]]:
-    """Texts and URLs by batch; one empty batch when there are no rows, so that the arrays have a shape."""
-    is_empty = True
-    for batch in shard.kept(["text", "url"]):
-        yield [text or "" for text in batch["text"].to_pylist()], batch["url"].to_pylist()
-        is_empty = False
-    if is_empty:
-        yield [], []
 
 
 def _write(
