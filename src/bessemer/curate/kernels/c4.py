@@ -1,4 +1,4 @@
-"""C4's rules for lines (Raffel et al. 2020, section 2.2; code of the final version: TFDS `text/c4_utils.py`).
+"""C4's rules for lines (Raffel et al. 2020; code of the final version: TFDS `text/c4_utils.py`).
 
 Of a line, stripped: is a word too long; does it end with a terminal mark once citation marks are cut out; how
 many words has it; which phrases does it mention. What follows from that differs between versions.

@@ -16,9 +16,9 @@ NUM_CODE_POINTS = 0x110000
 SPACE, LETTER, PUNCTUATION, BULLET, TERMINAL, CLOSING = 1, 2, 4, 8, 16, 32
 
 BULLETS = "•‣●◦▪*-"
-"""Characters that open a list item. Rae et al. 2021 (Gopher), appendix A.1.1, say only "bullet point"."""
+"""Characters that open a list item. Rae et al. 2021 (Gopher) say only "bullet point"."""
 TERMINAL_MARKS = ".?!。？！"
-"""Ends of a sentence: C4's marks (Raffel et al. 2020, section 2.2) and their full-width forms."""
+"""Ends of a sentence: C4's marks (Raffel et al. 2020) and their full-width forms."""
 CLOSING_MARKS = "\"'”’»)]"
 """May follow the end of a sentence within the same word."""
 

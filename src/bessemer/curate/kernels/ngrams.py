@@ -1,6 +1,6 @@
 """Repeated word n-grams as the published implementations count them; the paper's words are in `repetition`.
 
-All three read Rae et al. 2021 (Gopher), appendix A.1.1, and differ in what they count:
+All three read Rae et al. 2021 (Gopher), see the paper, and differ in what they count:
 
 - datatrove 0.10.1 (`filters/gopher_repetition_filter.py`): of the most frequent n-gram every occurrence, with
   the blanks between its words; of repeated n-grams only the copies, read from left to right without overlap

@@ -1,4 +1,4 @@
-"""RefinedWeb's line rules (Penedo et al. 2023, appendix G.2) as DCLM's baseline runs them.
+"""RefinedWeb's line rules (Penedo et al. 2023, see the paper) as DCLM's baseline runs them.
 
 DCLM `baselines_configs/dclm_baseline_refinedweb.yaml` and `mappers/modifiers.py`: a line goes when more than
 half of its characters are upper-case, when all are digits, when it is a counter ("3 likes"), or when it is

@@ -1,4 +1,4 @@
-"""Repeated word n-grams: Rae et al. 2021 (Gopher), appendix A.1.1, "Repetition removal".
+"""Repeated word n-grams: Rae et al. 2021 (Gopher), on the removal of repetition.
 
 Of the published implementations, which disagree, this follows the paper's words: the fraction of a
 document's characters that lie *within* the n-grams in question, each character counted once however
