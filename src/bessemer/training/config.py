@@ -9,6 +9,7 @@ from bessemer.training.average import AverageConfig
 from bessemer.training.batch_sizes import BatchSizes, BatchWarmup
 from bessemer.training.guard import GuardConfig
 from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.recompute import RecomputeConfig
 from bessemer.training.schedules import ScheduleConfig
 from bessemer.training.sinks import SinkName
 
@@ -44,6 +45,11 @@ class TrainingConfig(Config):
     """Shape of the learning rate over the run."""
     compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Type of the matrix products; weights are kept in float32. float16 trains with loss scaling."""
+    recompute: RecomputeConfig = RecomputeConfig()
+    """Activations to compute again in the backward pass, to save memory."""
+    compile: Literal["off", "blocks"] = "off"
+    """blocks: compile the model's blocks with torch.compile, where that works. Pays on a GPU; on a CPU the
+    project's own kernels are faster."""
     guard: GuardConfig = GuardConfig()
     """What is done about steps that would harm the model."""
     average: AverageConfig | None = None
