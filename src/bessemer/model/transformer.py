@@ -9,6 +9,7 @@ dimension, F feed-forward, V vocabulary.
 """
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -36,6 +37,10 @@ class Cache(Protocol):
     def store(self, layer: int, k_BTKE: Tensor, v_BTKE: Tensor) -> tuple[Tensor, Tensor]:
         """Keep the new keys and values; return k_BSKE and v_BSKE, old and new."""
         ...
+
+
+AroundBlock = Callable[[nn.Module, Tensor, Rotation, AttentionMask], Tensor]
+"""Calls a block in its own way, such as with recomputation in the backward pass; see `bessemer.training`."""
 
 
 class Block(nn.Module):
@@ -95,6 +100,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config, self.compute_dtype = config, compute_dtype
+        self.around_block: AroundBlock | None = None
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.final_norm = nn.Parameter(torch.ones(config.hidden_size))
@@ -130,7 +136,10 @@ class Transformer(nn.Module):
         rotation = self._rotation(num_tokens, positions_BT)
         x_BTD = F.embedding(token_ids_BT, self.embedding).to(self.compute_dtype)
         for block in self.blocks:
-            x_BTD = block(x_BTD, rotation, mask, cache)
+            if self.around_block is None or cache is not None:
+                x_BTD = block(x_BTD, rotation, mask, cache)
+            else:
+                x_BTD = self.around_block(block, x_BTD, rotation, mask)
         return rms_norm(x_BTD, self.final_norm, self.config.rms_norm_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -3,12 +3,11 @@
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from bessemer.model.kernels import is_fused, linear_cross_entropy
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum
+from bessemer.objectives.linear_cross_entropy import log_probabilities, summed_log_probability
 
 if TYPE_CHECKING:
     from bessemer.training.batches import Batch
@@ -25,24 +24,28 @@ class LanguageModeling:
 
     def loss(self, model: Transformer, batch: "Batch") -> LossSum:
         """Sum over supervised tokens of -log p(target)."""
-        return LossSum(-target_log_probabilities(model, batch)[0].sum())
+        hidden_SD, targets_S, _ = _supervised(model, batch)
+        return LossSum(-summed_log_probability(hidden_SD, model.head_weight, targets_S))
 
 
 def target_log_probabilities(model: Transformer, batch: "Batch") -> tuple[Tensor, Tensor]:
-    """Log-probability of every supervised target [S], float32, and its flat index in B·T [S].
+    """Log-probability of every supervised target [S], float32, and its flat index in B·T [S]."""
+    hidden_SD, targets_S, places_S = _supervised(model, batch)
+    return log_probabilities(hidden_SD, model.head_weight, targets_S), places_S
 
-    Logits are computed for supervised positions only: in instruction tuning that is a fraction.
+
+def _supervised(model: Transformer, batch: "Batch") -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden state [S, D], target [S] and flat index in B·T [S] of every supervised position.
+
+    Logits are computed for these alone: in instruction tuning that is a fraction.
     """
     hidden_BTD = model(batch.token_ids_BT, documents_BT=batch.documents_BT, positions_BT=batch.positions_BT)
     targets = batch.targets_BT.flatten()
-    places = (targets != IGNORE).nonzero().squeeze(1)
+    places_S = (targets != IGNORE).nonzero().squeeze(1)
     hidden_SD = hidden_BTD.flatten(0, 1)
-    if len(places) < len(targets):
-        hidden_SD = hidden_SD.index_select(0, places)
-    targets_S = targets.index_select(0, places)
-    if is_fused(hidden_SD):
-        return linear_cross_entropy(hidden_SD, model.head_weight, targets_S), places
-    return -F.cross_entropy(model.logits(hidden_SD), targets_S, reduction="none"), places
+    if len(places_S) < len(targets):
+        hidden_SD = hidden_SD.index_select(0, places_S)
+    return hidden_SD, targets.index_select(0, places_S), places_S
 
 
 def sum_by_document(

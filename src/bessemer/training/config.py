@@ -1,5 +1,7 @@
 """What every training stage can be told."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from bessemer.config import Config, Count
@@ -8,6 +10,7 @@ from bessemer.training.average import AverageConfig
 from bessemer.training.batch_sizes import BatchSizes, BatchWarmup
 from bessemer.training.guard import GuardConfig
 from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.recompute import RecomputeConfig
 from bessemer.training.schedules import ScheduleConfig
 from bessemer.training.sinks import SinkName
 
@@ -44,6 +47,11 @@ class TrainingConfig(Config):
     compute_dtype: ComputeDtype = "auto"
     """Type of the matrix products; weights are kept in float32. auto: bfloat16 where the hardware has
     it, else float32. float16 trains with loss scaling."""
+    recompute: RecomputeConfig = RecomputeConfig()
+    """Activations to compute again in the backward pass, to save memory."""
+    compile: Literal["off", "blocks"] = "off"
+    """blocks: compile the model's blocks with torch.compile, where that works. Pays on a GPU; on a CPU the
+    project's own kernels are faster."""
     guard: GuardConfig = GuardConfig()
     """What is done about steps that would harm the model."""
     average: AverageConfig | None = None

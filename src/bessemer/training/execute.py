@@ -11,17 +11,19 @@ from torch import Tensor
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, flops_per_token, parameter_count
 from bessemer.model.precision import has_native_bfloat16
-from bessemer.model.transformer import Transformer
+from bessemer.model.transformer import AroundBlock, Transformer
 from bessemer.objectives.base import Objective
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer
 from bessemer.training.checkpoint import Checkpoints, Milestones
+from bessemer.training.compiled import compiled, plain
 from bessemer.training.config import TrainingConfig
 from bessemer.training.early_stop import EarlyStop
 from bessemer.training.finish import bare_model, write_model, write_model_folder
 from bessemer.training.incidents import INCIDENTS_NAME
 from bessemer.training.loop import Plan, fit
 from bessemer.training.peak import peak_of
+from bessemer.training.recompute import recompute
 from bessemer.training.sinks import open_sinks
 from bessemer.training.watch import Check, Scale, TrainingWatch
 
@@ -100,11 +102,13 @@ def train(
         flops_per_token(model.config, config.sequence_length),
         peak_of(model.embedding.device, model.compute_dtype).flops_per_s,
     )
+    model.around_block = around_block(config, context)
     with context.progress(description, tokens_before(num_steps), "tokens") as progress:
         watch = TrainingWatch(
             context, progress, scale, config.every.log, config.every.check, check, sinks=sinks
         )
         result = fit(model, plan, checkpoints, watch)
+    model.around_block = None
     for sink in sinks:
         sink.close()
     if result.average is not None:
@@ -144,6 +148,14 @@ def _say_precision(model: Transformer, context: StageContext) -> None:
         )
     elif model.compute_dtype == torch.float32 and not is_native:
         context.say("computing in float32: this processor has no bfloat16 arithmetic")
+
+
+def around_block(config: TrainingConfig, context: StageContext) -> AroundBlock | None:
+    """How training calls a block; None for as it is."""
+    if config.compile == "off" and config.recompute.kind == "none":
+        return None
+    inner = compiled(context.say) if config.compile == "blocks" else plain
+    return recompute(config.recompute, inner)
 
 
 def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:
