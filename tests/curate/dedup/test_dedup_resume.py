@@ -57,7 +57,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("kill_at", ["band-00004", "confirmed-00001", "paragraphs"])
+@pytest.mark.parametrize("kill_at", ["band-00004", "confirmed-00001"])
 def test_a_run_killed_in_the_work_over_all_documents_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: str
 ):

@@ -134,6 +134,8 @@ def test_wrong_files_are_named_all_at_once(tmp_path: Path):
     assert "textless.parquet has no column 'text' of strings" in message
     assert "textless.parquet: column 'source' holds no strings" in message
     assert "numbers.parquet has other columns than" in message
+    with pytest.raises(BessemerError, match=r"no column 'fetched_at', by which survivor: newest chooses"):
+        run(tmp_path, [right], survivor="newest")
 
 
 def test_files_without_rows_and_null_texts_are_no_problem(tmp_path: Path):

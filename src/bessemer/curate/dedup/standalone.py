@@ -20,7 +20,7 @@ from bessemer.errors import BessemerError
 from bessemer.formats.documents import DEFAULT_SHARD_BYTES, DOCUMENTS_STEM
 from bessemer.formats.parquet_shards import ShardedParquetWriter
 from bessemer.runner.context import Metrics
-from bessemer.runner.executors import open_executor
+from bessemer.runner.executors import available_cpus, open_executor
 from bessemer.runner.manifest import digest_of_json
 
 DROPPED_STEM = "dropped"
@@ -55,7 +55,7 @@ def deduplicate(
     the same files after a kill; delete it at the end. Raises BessemerError for wrong files, and when too
     much would go.
     """
-    schema = _common_schema(files)
+    schema = _common_schema(files, config)
     settings = config.model_dump(mode="json")
     states = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     identity = digest_of_json({"version": VERSION, "config": settings, "files": states})
@@ -67,18 +67,19 @@ def deduplicate(
         shard for shard in shards if not all(parts.is_done(f"{shard.stem}.{name}.npy") for name in names)
     ]
     with open_executor(num_workers=num_workers, num_tasks=len(waiting)) as executor:
-        num_threads = executor.num_workers
         for _ in executor.map(partial(fingerprint_file, config=config, identity=identity), waiting):
             pass
+    num_threads = num_workers or available_cpus()
     found = find_duplicates(shards, config, scratch / "duplicates", num_threads, say, identity)
     num_kept = _write(shards, found, config, schema, output)
     return {"records": len(found.rule), "documents": num_kept} | found.metrics
 
 
-def _common_schema(files: Sequence[Path]) -> pa.Schema:
+def _common_schema(files: Sequence[Path], config: DuplicateConfig) -> pa.Schema:
     if not files:
         raise BessemerError("no files to deduplicate: give at least one Parquet file")
     schemas = [pq.read_schema(path).remove_metadata() for path in files]
+    wanted = {"newest": "fetched_at", "oldest": "fetched_at"}.get(config.survivor, config.survivor_value)
     faults = []
     for path, schema in zip(files, schemas, strict=True):
         for name in ("id", "text"):
@@ -89,6 +90,8 @@ def _common_schema(files: Sequence[Path]) -> pa.Schema:
             for name in _OPTIONAL
             if name in schema.names and not _is_string(schema.field(name).type)
         ]
+        if wanted is not None and wanted not in schema.names:
+            faults.append(f"{path} has no column {wanted!r}, by which survivor: {config.survivor} chooses")
         if schema != schemas[0]:
             faults.append(f"{path} has other columns than {files[0]}: give files of one kind at a time")
     if faults:
