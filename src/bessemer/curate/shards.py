@@ -25,7 +25,7 @@ from bessemer.formats.warc import WarcDamage, WarcRecord
 from bessemer.runner.files import sha256_of
 from bessemer.runner.manifest import digest_of_json
 
-SHARD_VERSION = 2
+SHARD_VERSION = 3
 """Raise when the content of a shard changes for the same config and input."""
 _MIN_SHARD_BYTES, _MAX_SHARD_BYTES = 512 << 10, 8 << 20
 _SHARDS_WANTED = 64
@@ -160,7 +160,7 @@ def _batches(items: Iterable[WarcRecord | WarcDamage], config: CurateConfig) -> 
     for item in items:
         if not is_page(item):
             continue
-        candidate = read_candidate(item, config.max_page_bytes, config.max_nesting, config.max_undecodable)
+        candidate = read_candidate(item, config)
         batch.append(candidate)
         num_characters += len(candidate.text)
         if num_characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_ROWS:
