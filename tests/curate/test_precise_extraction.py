@@ -1,11 +1,14 @@
 """trafilatura in its child process: limits, crashes, renewal, and what becomes of the page then."""
 
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
 import pytest
-from curate_helpers import html_page, prose, stage_context, write_pages
+from curate_helpers import file_bytes, html_page, prose, stage_context, write_pages
 
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.extraction import precise
@@ -18,9 +21,10 @@ from bessemer.curate.stage import curate
 from bessemer.errors import BessemerError
 from bessemer.formats.ledger import scan_ledger
 
-_STAND_IN = """
+_STAND_IN = f"""
 import os, sys, time
-from bessemer.curate.extraction import precise_child
+sys.path.insert(0, {str(Path(precise.__file__).parent)!r})
+import precise_child
 
 def extract(page):
     if "crash" in page: os._exit(3)
@@ -29,7 +33,7 @@ def extract(page):
     if "nothing" in page: return None
     while "loop" in page: pass
     while "sleep" in page: time.sleep(1)
-    return f"{os.getpid()}|{page}"
+    return f"{{os.getpid()}}|{{page}}"
 
 precise_child._trafilatura = lambda: extract
 precise_child.main()
@@ -56,7 +60,7 @@ def stand_in(tmp_path: Path, cpu_s: float) -> PreciseExtractor:
 def test_a_page_that_breaks_the_child_is_named_and_the_next_one_is_read(
     tmp_path: Path, page: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(precise, "MIN_WALL_S", 4)
+    monkeypatch.setattr(precise, "MIN_WALL_S", 4.0)
     extractor = stand_in(tmp_path, 0.2)
     with pytest.raises(PreciseFault) as caught:
         extractor.extract(page)
@@ -96,7 +100,7 @@ def test_a_page_beyond_the_deadline_gets_the_other_text_and_the_ledger_says_so(
     tmp_path: Path, extractor: str
 ):
     pytest.importorskip("trafilatura")
-    pages = [(f"https://a.org/{i}", "text/html", html_page(f"Page {i}", prose(i))) for i in range(3)]
+    pages = [(f"https://a.org/{i}", "text/html", html_page(f"Page {i}", prose(i, 600))) for i in range(3)]
     write_pages(tmp_path / "pages", pages)
     run = {}
     for name, cpu_s in (("slow", 0.0001), ("fast", 20)):
@@ -147,3 +151,50 @@ def test_the_same_page_has_the_same_text_whatever_was_read_before():
         assert extract_page(page, config) == first
     assert first.extractor == "precise"
     assert "The " in first.text
+
+
+@pytest.mark.slow
+def test_any_number_of_workers_gives_the_same_bytes_with_union(tmp_path: Path):
+    pytest.importorskip("trafilatura")
+    pages = [(f"https://a.org/{i}", "text/html", html_page(f"Page {i}", prose(i))) for i in range(12)]
+    write_pages(tmp_path / "pages", pages)
+    for workers in (1, 2):
+        config = CurateConfig(extractor="union", workers=workers, shard_bytes=2000, near_duplicates=False)
+        curate(config, stage_context(tmp_path / "pages", tmp_path / str(workers)))
+    assert file_bytes(tmp_path / "1" / "output") == file_bytes(tmp_path / "2" / "output")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for the process in /proc")
+def test_the_child_ends_with_a_parent_that_was_killed(tmp_path: Path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import sys, time\n"
+        "from bessemer.curate.extraction.precise import PreciseExtractor\n"
+        "extractor = PreciseExtractor(5, sys.argv[1:])\n"
+        "print(extractor.extract('page').partition('|')[0], flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    child_script = tmp_path / "child.py"
+    child_script.write_text(_STAND_IN)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), sys.executable, str(child_script)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 20
+    while _is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_running(child)
+
+
+def _is_running(process: int) -> bool:
+    """A zombie that nobody waits for has ended."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 
 from bessemer.curate.extraction.config import PRECISE_EXTRA
 from bessemer.errors import BessemerError
@@ -27,8 +28,9 @@ _WALL_FACTOR = 20
 MIN_WALL_S = 10.0
 """A child that waits instead of computing is ended as well: after so many times its processor time, but not
 sooner than this."""
-_CHILD = (sys.executable, "-P", "-m", "bessemer.curate.extraction.precise_child")
-"""-P keeps the working directory off the import path."""
+_CHILD = (sys.executable, "-P", str(Path(__file__).with_name("precise_child.py")))
+"""As a script, which imports trafilatura and nothing of this package: a child starts in half the time. -P
+keeps its folder off the import path."""
 
 
 class PreciseFault(Exception):
