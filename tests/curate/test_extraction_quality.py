@@ -81,9 +81,9 @@ LEAST = {
 }
 """F1 over words that each extractor must reach on each page."""
 LEAST_MEAN = {
-    "resiliparse": (0.97, 0.94),
-    "precise": (0.97, 0.95),
-    "union": (0.98, 0.96),
+    "resiliparse": (0.975, 0.945),
+    "precise": (0.975, 0.96),
+    "union": (0.98, 0.965),
 }
 """Means over all pages: of F1 over words, of F1 over runs of five words."""
 
@@ -101,8 +101,9 @@ def test_the_means_over_all_layouts_hold_and_no_page_is_left_out(extractor: str)
     found = [extract(name, extractor) for name in NAMES]
     words_mean = sum(word_f1(extracted.text, body) for extracted, body in found) / len(found)
     shingles_mean = sum(shingle_f1(extracted.text, body) for extracted, body in found) / len(found)
-    assert (words_mean, shingles_mean) >= LEAST_MEAN[extractor]
-    assert shingles_mean >= LEAST_MEAN[extractor][1]
+    least_words, least_shingles = LEAST_MEAN[extractor]
+    assert words_mean >= least_words
+    assert shingles_mean >= least_shingles
 
 
 def test_union_takes_the_text_that_keeps_code_and_paragraphs_and_else_the_one_with_less_around_it():

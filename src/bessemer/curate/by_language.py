@@ -32,29 +32,33 @@ class LanguageCounts:
 
     def metrics(self) -> Metrics:
         """`languages` (how many), and `language.CODE.pages`, `.kept`, `.lost.language`, `.lost.rules`,
-        `.lost.duplicates` of the most frequent; zeros are left out but for `kept`."""
+        `.lost.duplicates` of the most frequent, where not 0; the rest together under the code `others`."""
         ranked = sorted(self._counts, key=lambda code: (-self._counts[code].total(), code))
+        named = {code: self._counts[code] for code in ranked[:MAX_LANGUAGES]}
+        others = sum((self._counts[code] for code in ranked[MAX_LANGUAGES:]), Counter())
         found: dict[str, Any] = {"languages": len(ranked)}
-        for code in ranked[:MAX_LANGUAGES]:
-            counts = self._counts[code]
-            found[f"{_PREFIX}{code}.pages"] = counts.total()
-            found[f"{_PREFIX}{code}.kept"] = counts["kept"]
-            lost = {loss: counts[loss] for loss, _ in _TOLD if counts[loss]}
-            found |= {f"{_PREFIX}{code}.lost.{loss}": count for loss, count in lost.items()}
+        for code, counts in (named | ({"others": others} if others else {})).items():
+            figures = {"pages": counts.total(), "kept": counts["kept"]}
+            figures |= {f"lost.{loss}": counts[loss] for loss, _ in _TOLD}
+            found |= {f"{_PREFIX}{code}.{name}": figure for name, figure in figures.items() if figure}
         return found
 
 
 def tell_languages(metrics: Metrics) -> str:
-    """The most frequent languages of `LanguageCounts.metrics` in a line."""
+    """`LanguageCounts.metrics` in a line: the most frequent languages that anything was kept of, and the rest."""
     codes = [
         name.removeprefix(_PREFIX).removesuffix(".pages")
         for name in metrics
         if name.startswith(_PREFIX) and name.endswith(".pages")
     ]
-    told = [_tell(code, metrics) for code in codes[:_MAX_TOLD]]
-    num_more = metrics["languages"] - len(told)
-    if num_more:
-        told.append(f"{num_more} more {'language' if num_more == 1 else 'languages'}")
+    named = [code for code in codes if f"{_PREFIX}{code}.kept" in metrics and code != "others"][:_MAX_TOLD]
+    told = [_tell(code, metrics) for code in named]
+    num_others = metrics["languages"] - len(named)
+    if num_others:
+        rest = [code for code in codes if code not in named]
+        pages = sum(metrics[f"{_PREFIX}{code}.pages"] for code in rest)
+        kept = sum(metrics.get(f"{_PREFIX}{code}.kept", 0) for code in rest)
+        told.append(f"{kept:,} of {pages:,} in {num_others} other language{'s' * (num_others > 1)}")
     return f"by language: {'; '.join(told) or 'no page with text'}"
 
 
@@ -63,5 +67,5 @@ def _tell(code: str, metrics: Metrics) -> str:
     losses = [(metrics.get(f"{name}.lost.{loss}", 0), how) for loss, how in _TOLD]
     lost = ", ".join(f"{count:,} {how}" for count, how in losses if count)
     return f"{code} {metrics[f'{name}.kept']:,} of {metrics[f'{name}.pages']:,} kept" + (
-        f" (lost: {lost})" if lost else ""
+        f" (lost {lost})" if lost else ""
     )
