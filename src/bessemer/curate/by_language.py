@@ -45,7 +45,7 @@ class LanguageCounts:
 
 
 def tell_languages(metrics: Metrics) -> str:
-    """`LanguageCounts.metrics` in a line: the most frequent languages that anything was kept of, and the rest."""
+    """`LanguageCounts.metrics` in a line: the most frequent languages that were kept at all, and the rest."""
     codes = [
         name.removeprefix(_PREFIX).removesuffix(".pages")
         for name in metrics
