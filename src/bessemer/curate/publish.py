@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from bessemer.curate.by_language import LanguageCounts
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.dedup.marks import Marker
 from bessemer.curate.dedup.resolve import Duplicates
+from bessemer.curate.extraction import FALLBACK
 from bessemer.curate.judge import DROPPED, KEPT
 from bessemer.curate.rules import RULE_NAMES, describe
 from bessemer.curate.shards import Shard
@@ -30,6 +32,8 @@ def write_artifact(
     schema = ledger_schema(RULE_NAMES, describe(config.effective_rules()))
     marker = Marker(shards, duplicates, config.min_similarity)
     funnel: Counter[tuple[str, str]] = Counter()
+    languages = LanguageCounts()
+    extractors: Counter[str] = Counter()
     num_records = num_documents = num_characters = num_text_bytes = 0
     with (
         DocumentWriter(output, config.max_file_bytes) as documents,
@@ -47,6 +51,8 @@ def write_artifact(
             num_text_bytes += sum(len(text.encode()) for text in kept)
             drops = zip(table["dropped_stage"].to_pylist(), table["dropped_rule"].to_pylist(), strict=True)
             funnel.update((stage, rule) for stage, rule in drops if stage is not None)
+            languages.add(table)
+            extractors.update(_extractors(table))
     marker.write_pairs(output, config.max_file_bytes)
     return {
         "records": num_records,
@@ -58,7 +64,20 @@ def write_artifact(
         "duplicates": sum(count for (stage, _), count in funnel.items() if stage == "duplicates"),
         "unreadable": sum(count for (stage, _), count in funnel.items() if stage in ("read", "extract")),
         **{f"dropped.{rule}": funnel[stage, rule] for stage, rule in sorted(funnel, key=_funnel_order)},
+        **languages.metrics(),
+        **{f"extractor.{name}": count for name, count in sorted(extractors.items())},
     }
+
+
+def _extractors(table: pa.Table) -> Iterator[str]:
+    """The extractor of each HTML page; once more as `fallbacks` where it stood in for another."""
+    for name, reason in zip(
+        table["extractor"].to_pylist(), table["extractor_reason"].to_pylist(), strict=True
+    ):
+        if name is not None:
+            yield name
+        if reason is not None and reason.startswith(FALLBACK):
+            yield "fallbacks"
 
 
 def _funnel_order(drop: tuple[str, str]) -> tuple[int, int, str]:

@@ -157,7 +157,7 @@ def _batches(items: Iterable[WarcRecord | WarcDamage], config: CurateConfig) -> 
     for item in items:
         if not is_page(item):
             continue
-        candidate = read_candidate(item, config.max_page_bytes, config.max_nesting, config.max_undecodable)
+        candidate = read_candidate(item, config)
         batch.append(candidate)
         num_characters += len(candidate.text)
         if num_characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_ROWS:

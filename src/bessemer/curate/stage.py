@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from bessemer.curate.by_language import tell_languages
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.dedup.resolve import find_duplicates
 from bessemer.curate.publish import write_artifact
@@ -40,6 +41,12 @@ def curate(config: CurateConfig, context: StageContext) -> Metrics:
     metrics = write_artifact(shards, duplicates, config, context.output)
     clock.lap("write")
     context.say(_summary(metrics))
+    context.say(tell_languages(metrics))
+    if fallbacks := metrics.get("extractor.fallbacks"):
+        context.say(
+            f"{fallbacks:,} pages have resiliparse's text because trafilatura gave none in time or crashed, "
+            "which may differ on another machine: extractor_reason in the ledger"
+        )
     return metrics | duplicates.metrics | clock.metrics() | {"workers": num_workers}
 
 
