@@ -68,7 +68,7 @@ def test_a_dry_run_is_one_json_document_with_intervals_and_leaves_nothing_but_th
     ]
     for each in expected.values():
         assert 0 <= each["low"] <= each["value"] <= each["high"]
-    assert "4 of " in forecast["prediction"]["basis"]
+    assert "8 of " in forecast["prediction"]["basis"]
     assert forecast["prediction"]["conditions"] == {"on": "local", "workers": 1}
     names = {path.name for path in (runs / "forecast").iterdir()}
     assert names == {".lock", "collect", "curate.forecast.json", "log.txt", "recipe.yaml"}

@@ -25,7 +25,7 @@ from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.cost import CostMeter
 from bessemer.runner.executors import Executor, ProcessPool, open_executor
 
-_LEAST_SAMPLED, _SAMPLED_PER_WORKER = 4, 2
+_LEAST_SAMPLED, _SAMPLED_PER_WORKER = 8, 2
 _READY_S = 10.0
 """How long workers wait for each other to be up."""
 

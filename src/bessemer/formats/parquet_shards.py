@@ -41,9 +41,10 @@ class ShardedParquetWriter:
         # One chunk per column: row groups must not depend on how the rows were batched.
         table = pa.concat_tables([self._schema.empty_table(), *self._waiting]).combine_chunks()
         table = table.replace_schema_metadata(self._schema.metadata)
+        # Given up before the file is made: rows are held twice for a moment, not three times.
+        self._waiting, self._waiting_bytes = [], 0
         write_atomically(self._folder / shard_name(self._stem, self._num_shards), parquet_bytes(table))
         self._num_shards += 1
-        self._waiting, self._waiting_bytes = [], 0
 
     def __enter__(self) -> "ShardedParquetWriter":
         return self
