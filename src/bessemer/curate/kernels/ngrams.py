@@ -17,13 +17,18 @@ from numpy.typing import NDArray
 
 from bessemer.curate.kernels.decoding import longest_span
 from bessemer.curate.kernels.hashing import extend, finalize, table_size
-from bessemer.curate.kernels.repetition import MAX_DUPLICATE, MAX_TOP, MIN_TOP
+from bessemer.curate.kernels.repeats import look_up, mark, may_repeat, num_marks
+from bessemer.curate.kernels.repetition import (
+    MAX_DUPLICATE,
+    MAX_TOP,
+    MIN_TOP,
+    longer_grams,
+    repeated_pairs,
+)
 from bessemer.curate.kernels.spacy_tables import HASH_BASE
 from bessemer.curate.kernels.spacy_words import HEAD_CHARACTERS
 
 _NUM_COLUMNS = MAX_DUPLICATE - MIN_TOP + 1
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
-"""Odd, so that a product's upper bits depend on all bits of a key."""
 
 
 @njit(cache=True)
@@ -71,7 +76,7 @@ def datatrove_ngrams(
     longest = longest_span(token_offsets)
     size = table_size(longest)
     keys, tallies, firsts = np.empty(size, np.uint64), np.empty(size, np.int32), np.empty(size, np.int64)
-    marks = np.empty(_marks_size(longest), np.uint8)
+    marks = np.empty(num_marks(longest), np.uint8)
     grams, places = np.empty(longest, np.uint64), np.empty(longest, np.int64)
     slots = np.empty(longest, np.int64)
     before = np.zeros(longest + 1, np.int64)
@@ -89,53 +94,9 @@ def datatrove_ngrams(
 
 
 @njit(cache=True)
-def _marks_size(num_keys):
-    return 8 * table_size(num_keys)
-
-
-@njit(cache=True)
-def _mark(keys, marks):
-    """How often each key is there, in the slot that `_marked` finds: 0, 1, or 2 for more, or for several keys
-    that share the slot (of about 6 % of keys)."""
-    for i in range(len(marks)):
-        marks[i] = 0
-    for i in range(len(keys)):
-        slot = _marked(keys[i], marks)
-        marks[slot] = 1 + (marks[slot] > 0)
-
-
-@njit(cache=True)
-def _marked(key, marks):
-    return (((key ^ (key >> np.uint64(29))) * _SPREAD) >> np.uint64(32)) & np.uint64(len(marks) - 1)
-
-
-@njit(cache=True)
-def _look_up(keys, tallies, mask, key):
-    """Slot of a key in a table in which a tally of 0 means empty."""
-    slot = key & np.uint64(mask)
-    while tallies[slot] != 0 and keys[slot] != key:
-        slot = (slot + np.uint64(1)) & np.uint64(mask)
-    return slot
-
-
-@njit(cache=True)
 def _count_most_frequent(words, before, marks, grams, places, slots, keys, tallies, firsts, row):
-    """Characters, blanks between words included, in all occurrences of the first most frequent n-gram.
-
-    `places` are those where an n-gram starts that may repeat: both (n-1)-grams in it do.
-    """
-    num_pairs = len(words) - 1
-    if num_pairs < 1:
-        return
-    for i in range(num_pairs):
-        grams[i] = extend(words[i], words[i + 1])
-    some = marks[: _marks_size(num_pairs)]
-    _mark(grams[:num_pairs], some)
-    num_places = 0
-    for i in range(num_pairs):
-        # Written over unless it stays: `grams` never falls behind its own places.
-        grams[num_places], places[num_places] = grams[i], i
-        num_places += some[_marked(grams[i], some)] > 1
+    """Characters, blanks between words included, in all occurrences of the first most frequent n-gram."""
+    num_places = repeated_pairs(words, grams, marks, places)
     for n in range(MIN_TOP, MAX_TOP + 1):
         if len(words) < n:
             return
@@ -144,7 +105,7 @@ def _count_most_frequent(words, before, marks, grams, places, slots, keys, talli
             tallies[i] = 0
         top, first = 0, 0
         for i in range(num_places):
-            slot = _look_up(keys, tallies, size - 1, grams[i])
+            slot = look_up(keys, tallies, size - 1, grams[i])
             if tallies[slot] == 0:
                 keys[slot], firsts[slot] = grams[i], places[i]
             tallies[slot] += 1
@@ -154,17 +115,7 @@ def _count_most_frequent(words, before, marks, grams, places, slots, keys, talli
         if top < 2:
             top, first = 1, 0
         row[n - MIN_TOP] = (before[first + n] - before[first] + n - 1) * top
-        num_kept = 0
-        for i in range(num_places - 1):
-            if (
-                places[i + 1] == places[i] + 1
-                and tallies[slots[i]] > 1
-                and tallies[slots[i + 1]] > 1
-                and places[i] + n < len(words)
-            ):
-                grams[num_kept], places[num_kept] = extend(grams[i], words[places[i] + n]), places[i]
-                num_kept += 1
-        num_places = num_kept
+        num_places = longer_grams(words, n, grams, places, slots[:num_places], tallies)
 
 
 @njit(cache=True)
@@ -178,13 +129,13 @@ def _count_copies(words, sizes, heads, before, powers, marks, joined, places, ke
     num_grams = len(words) - shortest + 1
     if num_grams < 1:
         return
-    some = marks[: _marks_size(num_grams)]
-    _mark(heads[:num_grams], some)
+    some = marks[: num_marks(num_grams)]
+    mark(heads[:num_grams], some)
     num_places = 0
     for i in range(num_grams):
         places[num_places] = i
         is_short = before[i + shortest] - before[i] < HEAD_CHARACTERS
-        num_places += is_short or some[_marked(heads[i], some)] > 1
+        num_places += is_short or may_repeat(heads[i], some)
     for i in range(num_places):
         joined[i] = 0
         for place in range(places[i], places[i] + shortest - 1):
@@ -204,7 +155,7 @@ def _count_copies(words, sizes, heads, before, powers, marks, joined, places, ke
                 continue
             # The polynomial's low bits depend on the last characters alone.
             key = finalize(joined[i])
-            slot = _look_up(keys, tallies, size - 1, key)
+            slot = look_up(keys, tallies, size - 1, key)
             if tallies[slot] == 0:
                 keys[slot], tallies[slot] = key, 1
             else:

@@ -107,9 +107,9 @@ class SpacyTables(NamedTuple):
     powers: NDArray[np.uint64]
     """HASH_BASE to the powers 0 to 255."""
     listed: NDArray[np.uint64]
-    """A bit by the highest 16 of a hash: set where some exception has these. Few words share them with one."""
+    """A bit by the highest 16 of a hash: set where some exception has these, as few other words do."""
     kinds: NDArray[np.uint32]
-    """By code point: the bits of `classes`, and those of `marks` shifted by MARKS_SHIFT: one look for both."""
+    """By code point: the bits of `classes`, and those of `marks` shifted by MARKS_SHIFT."""
 
 
 def code_point_set(ranges: str) -> NDArray[np.int64]:

@@ -175,9 +175,8 @@ def _hash_tokens(
             before = states[end - 2]
             is_cut = table[codes[end - 2]] & DOT_FOLLOWS if codes[end - 1] == _DOT else last & SUFFIX
             if is_cut and is_short:
-                if _may_be_listed(listed, state) and find_slot(keys, state) >= 0:
-                    is_cut = 0
-                elif _may_be_listed(listed, before) and find_slot(keys, before) >= 0:
+                is_whole = _may_be_listed(listed, state) and find_slot(keys, state) >= 0
+                if is_whole or (_may_be_listed(listed, before) and find_slot(keys, before) >= 0):
                     is_cut = 0
             if is_cut:
                 hashes[num_tokens], lengths[num_tokens] = before, length - 1
@@ -263,7 +262,7 @@ def count_sentences(codes, start, end, tables, starts, ends):
             while position < end and table[codes[position]] & _SPACE:
                 position += 1
             is_gap = position - chunk_end == 1 and codes[chunk_end] == _BLANK
-            # Whitespace that is more than a gap ends the sentence, and so does a chunk that opens with a word.
+            # Whitespace that is more than a gap ends the sentence; so does a chunk that opens with a word.
             if not is_gap or (
                 position < end and not table[codes[position]] & (_IS_PUNCTUATION | _SENTENCE_END)
             ):
