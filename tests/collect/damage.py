@@ -64,8 +64,8 @@ class Damaged:
     """Number of the damaged record."""
     is_cut: bool
     """Whether the file ends within it."""
-    is_between: bool
-    """Whether it ends just before it: a shorter file, but a sound one."""
+    is_gone: bool
+    """Whether nothing is left of it: a shorter file, but a sound one."""
 
 
 def damaged(sample: Sample, number: int, edits: list[Edit]) -> Damaged:
@@ -79,8 +79,8 @@ def damaged(sample: Sample, number: int, edits: list[Edit]) -> Damaged:
     if sample.is_by_offset:
         part = part[: end - start]
     rest = b"" if is_cut else sample.content[end:]
-    is_between = is_cut and not part.strip(b"\0\r\n\t ")
-    return Damaged(sample.content[:start] + part + rest, record, is_cut, is_between)
+    is_gone = not part.strip(b"\0\r\n\t ")
+    return Damaged(sample.content[:start] + part + rest, record, is_cut, is_gone)
 
 
 def _edited(part: bytes, kind: str, edit: Edit) -> bytes:

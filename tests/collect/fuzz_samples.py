@@ -106,7 +106,7 @@ def epub() -> Sample:
     with zipfile.ZipFile(io.BytesIO(content)) as book:
         starts = [book.getinfo(f"OPS/c{number}.xhtml").header_offset for number in range(len(WORDS))]
         directory = book.start_dir
-    return Sample(content, tuple(zip(starts, [*starts[1:], directory], strict=True)))
+    return Sample(content, tuple(zip(starts, [*starts[1:], directory], strict=True)), is_by_offset=True)
 
 
 def pdf() -> Sample:

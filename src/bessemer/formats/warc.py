@@ -33,7 +33,8 @@ _MAX_HEADER_BYTES = 1 << 16
 _VERSION_LINE = re.compile(rb"WARC/\d+\.\d+[ \t]*\r?\n")
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _RECORD = b"WARC/"
-_NEXT_RECORD = b"\nWARC/1."
+_NEXT_RECORD = b"WARC/1."
+_SWALLOWED = re.compile(rb"WARC/1\.\d[ \t]*\r?\n")
 
 
 @dataclass(frozen=True)
@@ -197,10 +198,12 @@ def _read_record(stream: PlainStream, file: str, index: int, max_block_bytes: in
         reason = f"the file ends after {len(block)} of {num_bytes} bytes of a record"
         raise _Unreadable(reason, _go_back(stream, mark))
     # Looking beyond the record makes the stream check the member's checksum before the record counts.
+    following = stream.peek(16)
     is_at_end = _is_at_end(stream)
     if not stream.peek(1) and stream.fault is not None and stream.fault.offset == offset:
         raise _Unreadable(stream.fault.reason)
-    if not is_at_end and _NEXT_RECORD in block:
+    swallowed = None if is_at_end else _SWALLOWED.search(block + following)
+    if swallowed is not None and swallowed.start() < len(block):
         raise _Unreadable("Content-Length is wrong: it ends within another record", _go_back(stream, mark))
     return WarcRecord(file, offset, index, headers, block, can_start_here)
 
@@ -212,9 +215,10 @@ def _read_headers(stream: PlainStream) -> Headers:
         head = stream.peek(_MAX_HEADER_BYTES)
         end = _HEADER_END.search(head)
     version_line = _VERSION_LINE.match(head)
-    if version_line is None:
-        raise _Unreadable(f"expected a WARC version line, found {head[:20]!r}")
-    if end is None:
+    if version_line is None or end is None:
+        stream.read(1)  # so that the search for the next record does not stop here again
+        if version_line is None:
+            raise _Unreadable(f"expected a WARC version line, found {head[:20]!r}")
         raise _Unreadable(f"no end of the record's headers within {len(head)} bytes")
     stream.read(end.end())
     return parse_headers(head[version_line.end() : end.start()])
@@ -242,7 +246,9 @@ def _skip_line_ends(stream: PlainStream) -> None:
 
 
 def _find_next_record(stream: PlainStream) -> bool:
-    if not stream.skip_to(_NEXT_RECORD):
-        return False
-    stream.read(1)
-    return True
+    """Pass over what is not a record. A version line begins one even where the line end before it is lost."""
+    while stream.skip_to(_NEXT_RECORD):
+        if _VERSION_LINE.match(stream.peek(32)):
+            return True
+        stream.read(1)
+    return False

@@ -7,6 +7,7 @@ member ends the stream with a `fault`; `recover` continues at the next member th
 """
 
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _MAX_INFLATED_BYTES = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _GZIP_WBITS = 31
 _RECORD_START = b"WARC/"
+_PLAIN_RECORD_START = b"WARC/1."
+_VERSION_LINE = re.compile(rb"WARC/1\.\d[ \t]*\r?\n")
 
 
 @dataclass(frozen=True)
@@ -217,15 +220,15 @@ def _is_gzip(file: BinaryIO) -> bool:
 def find_record_start(path: Path, start: int, end: int) -> int | None:
     """File offset in [start, end) of the first place that looks like the start of a record.
 
-    In gzipped files that is a member which inflates to a record's first bytes, in plain files a line.
+    In gzipped files that is a member which inflates to a record's first bytes, in plain files a version line.
     A page can hold such a place, too (an archive inside an archive), so whoever reads from here on must
     prove it: reading the file from a place that is proven reaches the same offset.
     """
     with path.open("rb") as file:
         if _is_gzip(file):
             return _find_member(file, start, end)
-        line_ends = _find_all(file, b"\n" + _RECORD_START, max(0, start - 1), end - 1)
-        return next((offset + 1 for offset in line_ends), None)
+        starts = _find_all(file, _PLAIN_RECORD_START, start, end)
+        return next((offset for offset in starts if _starts_with_version_line(file, offset)), None)
 
 
 def _find_member(file: BinaryIO, start: int, end: int | None = None) -> int | None:
@@ -260,3 +263,8 @@ def _starts_with_record(file: BinaryIO, offset: int) -> bool:
     except zlib.error:
         return False
     return head == _RECORD_START
+
+
+def _starts_with_version_line(file: BinaryIO, offset: int) -> bool:
+    file.seek(offset)
+    return _VERSION_LINE.match(file.read(32)) is not None

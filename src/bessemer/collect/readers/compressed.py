@@ -50,13 +50,20 @@ class _Decoder(Protocol):
 
 
 def open_decompressed(path: Path) -> BinaryIO:
-    """The file's content, decompressed where its first bytes say so. Reading raises DamagedFile."""
+    """The file's content, decompressed where its first bytes say so. Reading raises DamagedFile.
+
+    A text may begin with `BZh` by chance: without a name that says so, too, its first bytes must decompress.
+    """
     file = path.open("rb")
     magic = file.read(6)
     file.seek(0)
     for start, name, chunks in _KINDS:
         if magic.startswith(start):
-            return io.BufferedReader(_ChunkReader(file, name, chunks(file)), _STEP_BYTES)
+            reader = _ChunkReader(file, name, chunks(file))
+            if path.name.lower().endswith(COMPRESSION_SUFFIXES) or reader.can_begin():
+                return io.BufferedReader(reader, _STEP_BYTES)
+            reader.close()
+            return path.open("rb")
     return file
 
 
@@ -88,6 +95,14 @@ class _ChunkReader(io.RawIOBase):
         buffer[: len(taken)] = taken
         self._rest = self._rest[len(taken) :]
         return len(taken)
+
+    def can_begin(self) -> bool:
+        """Whether the first bytes decompress."""
+        try:
+            self._rest = self._next_chunk()
+        except DamagedFile:
+            return False
+        return True
 
     def close(self) -> None:
         self._file.close()
