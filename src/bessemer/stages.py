@@ -100,9 +100,16 @@ STAGES: Mapping[str, Stage] = stage_table(
         Stage(
             kind="pretrain",
             config="bessemer.training.pretrain:PretrainConfig",
-            needs=(Need("tokens"), Need("tokenizer")),
+            needs=(Need("tokens", every=True), Need("tokenizer")),
             makes="model",
             run="bessemer.training.pretrain:pretrain",
+        ),
+        Stage(
+            kind="midtrain",
+            config="bessemer.training.midtrain:MidtrainConfig",
+            needs=(Need("model"), Need("tokens", every=True), Need("tokenizer")),
+            makes="model",
+            run="bessemer.training.midtrain:midtrain",
         ),
         # The assistant
         Stage(
