@@ -64,6 +64,9 @@ def stage_table(stages: Iterable[Stage]) -> Mapping[str, Stage]:
     return {stage.kind: stage for stage in stages}
 
 
+TRAINING_MEASURES = ("tensorboard/*",)
+"""Event files carry the times at which they were written."""
+
 STAGES: Mapping[str, Stage] = stage_table(
     [
         # Data
@@ -103,6 +106,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("tokens", every=True), Need("tokenizer")),
             makes="model",
             run="bessemer.training.pretrain:pretrain",
+            measured=TRAINING_MEASURES,
         ),
         Stage(
             kind="midtrain",
@@ -110,6 +114,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("model"), Need("tokens", every=True), Need("tokenizer")),
             makes="model",
             run="bessemer.training.midtrain:midtrain",
+            measured=TRAINING_MEASURES,
         ),
         # The assistant
         Stage(
@@ -125,6 +130,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("model"), Need("conversations")),
             makes="model",
             run="bessemer.training.sft:sft",
+            measured=TRAINING_MEASURES,
         ),
         Stage(
             kind="prefer",
@@ -139,6 +145,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("model"), Need("preferences")),
             makes="model",
             run="bessemer.training.dpo:dpo",
+            measured=TRAINING_MEASURES,
         ),
         # Proof and delivery
         Stage(

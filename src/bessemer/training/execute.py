@@ -1,7 +1,7 @@
 """Runs the loop inside a stage: with the stage's data, checkpoints, displays, and the model at the end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,14 +113,15 @@ def train(
         peak_of(model.embedding.device, model.compute_dtype).flops_per_s,
     )
     model.around_block = around_block(config, context)
-    with context.progress(description, tokens_before(num_steps), "tokens") as progress:
+    with ExitStack() as stack:
+        for sink in sinks:
+            stack.callback(sink.close)
+        progress = stack.enter_context(context.progress(description, tokens_before(num_steps), "tokens"))
         watch = TrainingWatch(
             context, progress, scale, config.every.log, config.every.check, check_weights, sinks=sinks
         )
         result = fit(model, plan, checkpoints, watch)
     model.around_block = None
-    for sink in sinks:
-        sink.close()
     if average is not None:
         average.write_to_model()
     if early_stop is not None:
