@@ -187,11 +187,21 @@ def review(
 
 
 @app.command()
-def report(run: Run, as_json: AsJson = False, runs_folder: RunsFolder = RUNS_FOLDER) -> None:
+def report(
+    run: Run,
+    as_json: AsJson = False,
+    every: Annotated[
+        float | None,
+        typer.Option("--every", metavar="SECONDS", min=1, help="Refresh the page while the run is at work."),
+    ] = None,
+    runs_folder: RunsFolder = RUNS_FOLDER,
+) -> None:
     """Write the run's report page, or print its numbers as JSON."""
     folder = find_run(run, runs_folder).root
     if as_json:
         _print_json(imported("bessemer.export.report:report_json")(folder))
+    elif every is not None:
+        typer.echo(imported("bessemer.export.report:follow_report")(folder, every))
     else:
         typer.echo(imported("bessemer.export.report:write_report")(folder))
 

@@ -73,6 +73,9 @@ def stage_table(stages: Iterable[Stage]) -> Mapping[str, Stage]:
     return {stage.kind: stage for stage in stages}
 
 
+TRAINING_MEASURES = ("tensorboard/*",)
+"""Event files carry the times at which they were written."""
+
 STAGES: Mapping[str, Stage] = stage_table(
     [
         # Data
@@ -110,9 +113,18 @@ STAGES: Mapping[str, Stage] = stage_table(
         Stage(
             kind="pretrain",
             config="bessemer.training.pretrain:PretrainConfig",
-            needs=(Need("tokens"), Need("tokenizer")),
+            needs=(Need("tokens", every=True), Need("tokenizer")),
             makes="model",
             run="bessemer.training.pretrain:pretrain",
+            measured=TRAINING_MEASURES,
+        ),
+        Stage(
+            kind="midtrain",
+            config="bessemer.training.midtrain:MidtrainConfig",
+            needs=(Need("model"), Need("tokens", every=True), Need("tokenizer")),
+            makes="model",
+            run="bessemer.training.midtrain:midtrain",
+            measured=TRAINING_MEASURES,
         ),
         # The assistant
         Stage(
@@ -128,6 +140,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("model"), Need("conversations")),
             makes="model",
             run="bessemer.training.sft:sft",
+            measured=TRAINING_MEASURES,
         ),
         Stage(
             kind="prefer",
@@ -142,6 +155,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("model"), Need("preferences")),
             makes="model",
             run="bessemer.training.dpo:dpo",
+            measured=TRAINING_MEASURES,
         ),
         # Proof and delivery
         Stage(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from export_world import ATTACK, answer_rows, run_small
 
 from bessemer.errors import BessemerError
-from bessemer.export.report import report_json, write_report
+from bessemer.export import report as report_module
+from bessemer.export.report import follow_report, report_json, write_report
 
 _VOID = {"meta", "br", "hr", "img", "link"}
 
@@ -122,6 +124,22 @@ def test_the_curve_of_a_stage_at_work_is_shown_up_to_its_last_whole_line(run_cop
     assert "Instruction tuning: loss" in source
     assert "24 tokens: nats 3" in source
     assert "cut short" in source
+
+
+def test_a_followed_page_reloads_itself_until_nothing_is_at_work(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = report_module.view_of_folder(run_copy)
+    at_work = replace(view, stages=[replace(view.stages[0], status="running"), *view.stages[1:]])
+    views = iter([at_work, view, at_work, view, view])
+    monkeypatch.setattr(report_module, "view_of_folder", lambda folder: next(views, view))
+    pages = []
+    path = follow_report(
+        run_copy, 5, sleep=lambda s: pages.append((s, Page(run_copy / "report.html").source))
+    )
+    assert [seconds for seconds, _ in pages] == [5, 5, 5, 5]
+    assert all('http-equiv="refresh" content="5"' in page for _, page in pages)
+    assert 'http-equiv="refresh"' not in Page(path).source
 
 
 def test_a_damaged_stage_is_named_and_the_rest_is_shown(run_copy: Path) -> None:

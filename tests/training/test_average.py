@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_helpers import new_model, plan, run, weights
+from training_helpers import Reports, new_model, plan, run, weights
 
 from bessemer.training.average import AverageConfig, WeightAverage
 
@@ -48,31 +48,29 @@ def test_weights_are_swapped_for_a_validation_and_come_back_bit_by_bit(export):
     assert model.final_norm[0].item() == (1.0 if export == "average" else 5.0)
 
 
-def averaged_plan(num_steps):
-    return replace(plan(num_steps, checkpoint_every=4), average=AverageConfig(decay=0.9))
+def averaged_plan(model, num_steps):
+    average = WeightAverage(model, AverageConfig(decay=0.9))
+    return replace(plan(num_steps, checkpoint_every=4), average=average)
 
 
 def test_a_resumed_run_has_the_same_average(tmp_path):
-    whole = run(new_model(), averaged_plan(10), tmp_path / "whole")[0].average
-    # Cut short after the checkpoint of step 4: the schedule is of the whole plan, so stop inside it.
-    stop = []
-
-    class Stop:
-        def step(self, report):
-            stop.append(report.step)
-
-    run(new_model(), replace(averaged_plan(10), should_stop=lambda: len(stop) == 6), tmp_path / "two", Stop())
-    result, _ = run(new_model(), averaged_plan(10), tmp_path / "two")
+    model = new_model()
+    whole = averaged_plan(model, 10)
+    run(model, whole, tmp_path / "whole")
+    reports, cut = Reports(), new_model()
+    stopped = replace(averaged_plan(cut, 10), should_stop=lambda: len(reports.all) == 6)
+    run(cut, stopped, tmp_path / "two", reports)
+    other = new_model()
+    resumed = averaged_plan(other, 10)
+    result, _ = run(other, resumed, tmp_path / "two")
     assert result.first_step == 4
-    assert whole is not None
-    assert result.average is not None
-    assert result.average.num_updates == whole.num_updates == 10
-    for name, value in whole.tensors.items():
-        assert torch.equal(value, result.average.tensors[name]), name
+    assert resumed.average.num_updates == whole.average.num_updates == 10
+    for name, value in whole.average.tensors.items():
+        assert torch.equal(value, resumed.average.tensors[name]), name
 
 
 def test_averaging_leaves_training_itself_alone(tmp_path):
     plain, averaged = new_model(), new_model()
     run(plain, plan(6), tmp_path / "plain")
-    run(averaged, averaged_plan(6), tmp_path / "averaged")
+    run(averaged, averaged_plan(averaged, 6), tmp_path / "averaged")
     assert weights(plain) == weights(averaged)

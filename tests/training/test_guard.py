@@ -16,6 +16,7 @@ from bessemer.objectives.base import LossSum
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.guard import Guard, GuardConfig, robust_limit
 from bessemer.training.incidents import DataOrder
+from bessemer.training.optimizers import OptimizerConfig
 from stage_helpers import killed
 
 SKIP = GuardConfig(spikes="skip")
@@ -198,3 +199,10 @@ def test_the_guard_costs_no_byte_when_nothing_happens(tmp_path):
         run(models[number], plan(30, guard=guard), tmp_path / str(number))
     assert weights(models[0]) == weights(models[1])
     assert torch.isfinite(models[0].embedding).all()
+
+
+def test_a_learning_rate_that_explodes_ends_the_run_with_the_mend_not_with_a_useless_model(tmp_path):
+    config = OptimizerConfig(kind="adamw", learning_rate=30.0)
+    the_plan = plan(300, optimizer=config, guard=GuardConfig(diverged_after=10))
+    with pytest.raises(BessemerError, match=r"lower optimizer\.learning_rate"):
+        run(new_model(), the_plan, tmp_path)

@@ -24,7 +24,7 @@ def made(stage: StageView) -> str:
             return _filled("{vocab_size:,} tokens, {bytes_per_token:.2f} bytes each", metrics)
         case "tokens":
             return _filled("{train_tokens:,} to train on, {validation_tokens:,} held out", metrics)
-        case "pretrain":
+        case "pretrain" | "midtrain":
             return _filled("{steps:,} steps, loss {loss:.3f}", metrics)
         case "synthesize":
             return _filled("{conversations:,} conversations, {questions:,} questions", metrics)

@@ -1,6 +1,7 @@
 """The report of a run: one self-contained page, and the same numbers as JSON."""
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,38 @@ _SECTIONS: tuple[tuple[str, str, Callable[[RunView], Markup | None]], ...] = (
 
 def write_report(run_folder: Path) -> Path:
     """Write `report.html` into a run folder, finished or not; returns its path. Raises BessemerError."""
+    return _write(run_folder, render_report(view_of_folder(run_folder)))
+
+
+def follow_report(run_folder: Path, every_s: float, sleep: Callable[[float], None] = time.sleep) -> Path:
+    """Write the page anew every so many seconds until nothing is at work in the run any more.
+
+    The page reloads itself as often, but for the last one. Raises BessemerError.
+    """
+    num_idle = 0
+    while num_idle < 2:  # between two stages nothing is at work for a moment
+        view = view_of_folder(run_folder)
+        is_running = any(stage.status == "running" for stage in view.stages)
+        num_idle = 0 if is_running else num_idle + 1
+        if num_idle < 2:
+            _write(run_folder, render_report(view, refresh_s=every_s))
+            sleep(every_s)
+    return write_report(run_folder)
+
+
+def _write(run_folder: Path, text: str) -> Path:
     path = run_folder / REPORT_NAME
-    write_atomically(path, render_report(view_of_folder(run_folder)).encode("utf-8", "replace"))
+    write_atomically(path, text.encode("utf-8", "replace"))
     return path
 
 
-def render_report(view: RunView) -> str:
+def render_report(view: RunView, refresh_s: float | None = None) -> str:
     """The page as text. Sections for which the run holds nothing yet are left out."""
     built = [(id, name, part) for id, name, build in _SECTIONS if (part := build(view)) is not None]
     links = [(id, name) for id, name, _ in built]
-    return page(view.name, _subtitle(view), links, [headline(view), *(part for _, _, part in built)])
+    return page(
+        view.name, _subtitle(view), links, [headline(view), *(part for _, _, part in built)], refresh_s
+    )
 
 
 def report_json(run_folder: Path) -> dict[str, Any]:

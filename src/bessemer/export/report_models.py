@@ -14,7 +14,12 @@ from bessemer.export.markup import section, table, tag
 from bessemer.export.samples import GROUPS, questions_shown, verdict_text
 from bessemer.export.view import RunView, StageView
 
-_TITLES = {"pretrain": "Pretraining", "sft": "Instruction tuning", "dpo": "Preference optimisation"}
+_TITLES = {
+    "pretrain": "Pretraining",
+    "midtrain": "Mid-training",
+    "sft": "Instruction tuning",
+    "dpo": "Preference optimisation",
+}
 _CURVES = (
     ("loss", "loss", "nats", True),
     ("validation_bits_per_byte", "held-out text", "bits per byte", False),

@@ -9,6 +9,7 @@ digest and counts. `numpy.memmap(path, dtype="<u2")` opens a shard.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,12 +98,21 @@ class TokenSplit:
         return self.shards[self.shard_of[number]][start : start + self.lengths[number]]
 
 
-def read_split(folder: Path, split: str) -> TokenSplit:
-    """Map the shards of `split`. Raises BessemerError when there are none or the header is missing."""
+def tokenizer_digest(folder: Path) -> str:
+    """Digest of the tokenizer artifact that the shards were encoded with. Raises BessemerError."""
+    return _read_header(folder)["tokenizer_digest"]
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
     header_path = folder / HEADER_NAME
     if not header_path.is_file():
         raise BessemerError(f"{header_path} is missing: {folder} holds no token shards")
-    header = json.loads(header_path.read_text())
+    return json.loads(header_path.read_text())
+
+
+def read_split(folder: Path, split: str) -> TokenSplit:
+    """Map the shards of `split`. Raises BessemerError when there are none or the header is missing."""
+    header = _read_header(folder)
     dtype = np.dtype(header["dtype"])
     paths = sorted(folder.glob(f"{split}-*.bin"))
     if not paths:

@@ -1,6 +1,7 @@
 """Runs the loop inside a stage: with the stage's data, checkpoints, displays, and the model at the end."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from bessemer.model.transformer import AroundBlock, Transformer
 from bessemer.objectives.base import Objective
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer
+from bessemer.training.average import WeightAverage
 from bessemer.training.checkpoint import Checkpoints, Milestones
 from bessemer.training.compiled import compiled, plain
 from bessemer.training.config import TrainingConfig
-from bessemer.training.early_stop import EarlyStop
+from bessemer.training.early_stop import EarlyStop, EarlyStopConfig
 from bessemer.training.finish import bare_model, write_model, write_model_folder
 from bessemer.training.incidents import INCIDENTS_NAME
 from bessemer.training.loop import Plan, fit
@@ -71,6 +73,16 @@ def train(
     def write_folder(weights: Mapping[str, Tensor], folder: Path) -> None:
         write_model_folder(bare_model(model, weights), folder, tokenizer_folder, tokenizer, context.stage)
 
+    average = WeightAverage(model, config.average) if config.average is not None else None
+
+    def check_weights(step: int) -> dict[str, float]:
+        """The stage's validation, of the weights that would be exported."""
+        with average.applied() if average is not None else nullcontext():
+            values = check(step)
+            if early_stop is not None:
+                early_stop.saw(values, model)
+        return values
+
     milestones = None
     if config.every.milestone is not None:
         milestones = Milestones(context.output / "milestones", config.every.milestone)
@@ -88,7 +100,7 @@ def train(
         checkpoint_every=config.every.checkpoint,
         guard=config.guard,
         incidents=context.output / INCIDENTS_NAME,
-        average=config.average,
+        average=average,
         say=context.say,
         memory={"early_stop": early_stop} if early_stop else {},
         should_stop=early_stop.should_stop if early_stop else lambda: False,
@@ -103,16 +115,17 @@ def train(
         peak_of(model.embedding.device, model.compute_dtype).flops_per_s,
     )
     model.around_block = around_block(config, context)
-    with context.progress(description, tokens_before(num_steps), "tokens") as progress:
+    with ExitStack() as stack:
+        for sink in sinks:
+            stack.callback(sink.close)
+        progress = stack.enter_context(context.progress(description, tokens_before(num_steps), "tokens"))
         watch = TrainingWatch(
-            context, progress, scale, config.every.log, config.every.check, check, sinks=sinks
+            context, progress, scale, config.every.log, config.every.check, check_weights, sinks=sinks
         )
         result = fit(model, plan, checkpoints, watch)
     model.around_block = None
-    for sink in sinks:
-        sink.close()
-    if result.average is not None:
-        result.average.write_to_model()
+    if average is not None:
+        average.write_to_model()
     if early_stop is not None:
         early_stop.restore_best(model)
         watch.last_check = early_stop.best
@@ -148,6 +161,13 @@ def _say_precision(model: Transformer, context: StageContext) -> None:
         )
     elif model.compute_dtype == torch.float32 and not is_native:
         context.say("computing in float32: this processor has no bfloat16 arithmetic")
+
+
+def early_stop_of(config: EarlyStopConfig | None, quantity: str, context: StageContext) -> EarlyStop | None:
+    """What follows the validations of a stage, where its config asks for it."""
+    if config is None:
+        return None
+    return EarlyStop(config, quantity, context.scratch / "best.safetensors")
 
 
 def around_block(config: TrainingConfig, context: StageContext) -> AroundBlock | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from bessemer.errors import BessemerError
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import Objective
-from bessemer.training.average import AverageConfig, WeightAverage
+from bessemer.training.average import WeightAverage
 from bessemer.training.checkpoint import Checkpoints, Remembers
 from bessemer.training.gradients import clip_by_norms, clip_gradients
 from bessemer.training.guard import Guard, GuardConfig, Verdict
@@ -85,8 +85,8 @@ class Plan(Generic[BatchT]):
     """Steps at which the data changes its kind, so that recent losses say nothing about the next."""
     incidents: Path | None = None
     """Where bad batches are logged."""
-    average: AverageConfig | None = None
-    """Keep a moving average of the weights."""
+    average: WeightAverage | None = None
+    """A moving average of the model's weights, kept up to date."""
     should_stop: Callable[[], bool] = lambda: False
     """Asked after each step's report; true ends training there."""
     say: Callable[[str], None] = lambda text: None
@@ -111,7 +111,6 @@ class FitResult:
     skipped_steps: list[int] = field(default_factory=list)
     """From 0, of the whole run."""
     num_rewinds: int = 0
-    average: WeightAverage | None = None
 
 
 def fit(model: Transformer, plan: Plan[Any], checkpoints: Checkpoints, watch: Watch) -> FitResult:
@@ -140,7 +139,7 @@ class _Run:
         self.optimizers = Optimizers(model, plan.optimizer)
         self.guard = Guard(plan.guard)
         self.scale = dynamic_loss_scale() if model.compute_dtype == torch.float16 else LossScale()
-        self.average = WeightAverage(model, plan.average) if plan.average else None
+        self.average = plan.average
         self.memory = {"guard": self.guard, "loss_scale": self.scale, **plan.memory}
         if self.average is not None:
             self.memory["average"] = self.average
@@ -148,8 +147,7 @@ class _Run:
         self.incidents = Incidents(plan.incidents)
         self.data = Prefetch(plan.batches)
         self.result = FitResult(
-            checkpoints.load_newest(model, self.optimizers, self.memory, self._averages()),
-            average=self.average,
+            checkpoints.load_newest(model, self.optimizers, self.memory, self._averages())
         )
 
     def go(self) -> None:

@@ -2,40 +2,29 @@
 
 from typing import Any
 
-import torch
 from pydantic import Field, model_validator
 
 from bessemer.config import Count
-from bessemer.errors import BessemerError
-from bessemer.evaluation.bits import bits_per_byte
-from bessemer.formats.tokens import read_split
-from bessemer.inference.engine import Engine
-from bessemer.inference.sampling import SamplingParams
 from bessemer.model.config import parameter_count
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
-from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
-from bessemer.training.batches import Batch, DocumentRows, stack_rows
-from bessemer.training.config import TrainingConfig
+from bessemer.tokenization.tokenizer import load_tokenizer
+from bessemer.training.corpora import CorpusConfig, open_corpora, training_data
 from bessemer.training.dial import ModelDial, model_config
-from bessemer.training.execute import TrainingData, best_device, check_sequence_length, train
+from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, train
+from bessemer.training.held_out import VALIDATION, validate
+from bessemer.training.memory import check_memory
 
 
-class PretrainConfig(TrainingConfig):
+class PretrainConfig(CorpusConfig):
     """How the base model is trained."""
 
     model: ModelDial = ModelDial()
     """Size of the model."""
     tokens: Count | None = Field(default=None, ge=1)
     """Tokens to train on; default 20 per parameter (Hoffmann et al. 2022, Chinchilla)."""
-    micro_batches: Count = Field(default=1, ge=1)
-    """Parts that a step's batch is computed in, to save memory; the result is the same."""
-    validation_tokens: Count = 100_000
-    """Held-out tokens that a validation reads at most."""
-    sample_prompts: tuple[str, ...] = ("The", "Return the")
-    """Beginnings that the model continues at each validation."""
 
     @model_validator(mode="after")
     def _sizes_fit_together(self) -> "PretrainConfig":
@@ -45,23 +34,19 @@ class PretrainConfig(TrainingConfig):
 
 def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
     """Train a model from scratch on the token shards and write its folder."""
-    tokens, tokenizer_folder = context.input("tokens"), context.input("tokenizer").folder
+    tokenizer_folder = context.input("tokenizer").folder
     tokenizer = load_tokenizer(tokenizer_folder)
-    training = read_split(tokens.folder, "train")
-    validation = read_split(tokens.folder, "validation")
-    if training.vocab_size != tokenizer.vocab_size:
-        raise BessemerError(
-            f"the token shards hold ids of a vocabulary of {training.vocab_size}, the tokenizer has "
-            f"{tokenizer.vocab_size}: they belong to different runs; encode the documents again"
-        )
+    corpora = open_corpora(config, context, tokenizer)
     shape = model_config(config.model, tokenizer.vocab_size)
     check_sequence_length(config.sequence_length, shape)
     device = best_device()
+    if note := check_memory(config, shape, device):
+        context.say(note)
     model = (
         Transformer(shape, resolve_dtype(config.compute_dtype, device)).initialize(context.seed).to(device)
     )
-    budget = config.tokens or 20 * parameter_count(shape)
     sizes = config.batch_sizes
+    budget = config.tokens or 20 * parameter_count(shape)
     num_steps = max(1, sizes.steps_within(budget // config.sequence_length))
     num_tokens = sizes.rows_before(num_steps) * config.sequence_length
     context.say(
@@ -69,54 +54,18 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
         f"width {shape.hidden_size}, {shape.num_attention_heads} heads "
         f"({shape.num_key_value_heads} key/value); "
         f"{num_steps:,} steps of {config.tokens_per_step:,} tokens, "
-        f"{num_tokens / training.num_tokens:.2f} epochs"
+        f"{num_tokens / sum(split.num_tokens for split in corpora.training):.2f} epochs"
     )
-    rows = DocumentRows(training, config.sequence_length, context.seed)
-
-    def numbers(step: int) -> range:
-        return range(sizes.rows_before(step), sizes.rows_before(step + 1))
-
-    def batches(step: int) -> list[Batch]:
-        batch = stack_rows([rows.row(number) for number in numbers(step)])
-        num_parts = max(config.micro_batches, config.num_parts(len(batch.token_ids_BT)))
-        return [part.to(device) for part in batch.split(num_parts)]
-
-    def documents(step: int) -> list[str]:
-        return [id for number in numbers(step) for id in rows.documents(number)]
-
-    def check(step: int) -> dict[str, float]:
-        score = bits_per_byte(model, validation, config.sequence_length, config.validation_tokens)
-        context.say(f"step {step:,}: {score.value:.3f} bits per byte on held-out documents")
-        _say_samples(model, tokenizer, config.sample_prompts, context)
-        return {"validation_bits_per_byte": score.value}
-
     return train(
         model,
         config,
         LanguageModeling(),
-        TrainingData(batches, documents),
+        training_data(config, corpora, num_steps, context.seed, device),
         num_steps,
         context,
         tokenizer_folder=tokenizer_folder,
         tokenizer=tokenizer,
         description="pretraining",
-        check=check,
+        check=lambda step: validate(model, step, corpora.validation, config, tokenizer, context),
+        early_stop=early_stop_of(config.early_stop, VALIDATION, context),
     )
-
-
-def _say_samples(
-    model: Transformer, tokenizer: Tokenizer, prompts: tuple[str, ...], context: StageContext
-) -> None:
-    """Print how the model goes on from each prompt."""
-    if not prompts:
-        return
-    was_training = model.training
-    model.eval()
-    engine = Engine(model, {tokenizer.end_of_text_id}, tokenizer.padding_id)
-    sampling = SamplingParams(temperature=0.7, max_new_tokens=32)
-    with torch.inference_mode():
-        completions = engine.generate([tokenizer.encode(prompt) for prompt in prompts], sampling, seed=0)
-    for prompt, completion in zip(prompts, completions, strict=True):
-        text = prompt + tokenizer.decode(completion.token_ids)
-        context.say("  " + " ".join(text.split()))
-    model.train(was_training)

@@ -38,6 +38,12 @@ class SftConfig(TrainingConfig):
     join_after: float = Field(default=0.6, ge=0, le=1)
     """Share of the steps that go by before joining begins: first what to say (docs/notebook.md)."""
 
+    def _contradictions(self) -> list[str]:
+        problems = super()._contradictions()
+        if self.micro_batches > 1 and self.micro_batch_tokens is not None:
+            problems.append("micro_batches and micro_batch_tokens are two ways to say the same: give one")
+        return problems
+
 
 def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
     """Tune the nearest model on the nearest conversations and write its folder."""

@@ -1,0 +1,90 @@
+"""Whether a training run fits memory, said before it starts instead of by a crash on the way."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bessemer.errors import BessemerError
+from bessemer.model.config import ModelConfig, embedding_parameter_count, parameter_count
+from bessemer.model.precision import resolve_dtype
+from bessemer.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a run needs on the device it computes on."""
+
+    fixed_bytes: int
+    """Weights, gradients, optimizer state, their average, and on a CPU the copy that a checkpoint is
+    written from: exact but for small tensors."""
+    activation_bytes: int
+    """Kept for the backward pass of one micro-batch: a rough figure."""
+
+
+def estimate_memory(config: TrainingConfig, shape: ModelConfig, device: torch.device) -> MemoryEstimate:
+    """What a run of this config needs."""
+    num_parameters = parameter_count(shape)
+    num_tables = embedding_parameter_count(shape) * (1 if shape.tie_word_embeddings else 2)
+    num_matrices = num_parameters - num_tables
+    moments = 1 if config.optimizer.kind == "muon" else 2
+    # Tables keep two moments in float32; matrices one or two, of four bytes or of one.
+    state = 8 * num_tables + moments * num_matrices * config.optimizer.state_bits // 8
+    average = 4 * num_parameters if config.average is not None else 0
+    weights = 4 * num_parameters
+    snapshot = weights + state + average if device.type == "cpu" else 0
+    fixed = weights + weights + state + average + snapshot
+    return MemoryEstimate(fixed, _activation_bytes(config, shape, device))
+
+
+def _activation_bytes(config: TrainingConfig, shape: ModelConfig, device: torch.device) -> int:
+    """Per token and block: the inputs of both norms and of both output projections, q, k, v before and after
+    rotation, gate, up and their product, and the probabilities of explicit attention."""
+    tokens = min(config.micro_batch_tokens or config.tokens_per_step, config.tokens_per_step)
+    item = resolve_dtype(config.compute_dtype, device).itemsize
+    heads = shape.num_attention_heads * shape.head_dim
+    keys = shape.num_key_value_heads * shape.head_dim
+    per_token = 4 * shape.hidden_size + 2 * (heads + 2 * keys) + heads + 3 * shape.intermediate_size
+    probabilities = shape.num_attention_heads * config.sequence_length if config.sequence_length <= 512 else 0
+    if config.recompute.kind == "full":
+        kept_layers = shape.num_hidden_layers - len(range(0, shape.num_hidden_layers, config.recompute.every))
+        inputs = shape.num_hidden_layers * shape.hidden_size
+        return item * tokens * (inputs + (kept_layers + 1) * (per_token + probabilities))
+    return item * tokens * shape.num_hidden_layers * (per_token + probabilities)
+
+
+def check_memory(config: TrainingConfig, shape: ModelConfig, device: torch.device) -> str | None:
+    """None where the run fits; one line where it may not. Raises BessemerError where it cannot."""
+    estimate, free = estimate_memory(config, shape, device), free_bytes(device)
+    if free is None:
+        return None
+    total = estimate.fixed_bytes + estimate.activation_bytes
+    mends = (
+        "lower micro_batch_tokens, set recompute.kind to full, set optimizer.state_bits to 8, or take a "
+        "smaller model"
+    )
+    if estimate.fixed_bytes > free:
+        raise BessemerError(
+            "the model does not fit: weights, gradients, optimizer state and the copy for checkpoints take "
+            f"{estimate.fixed_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free: take a "
+            "smaller model, or set optimizer.state_bits to 8"
+        )
+    if total > free:
+        return (
+            f"memory may not do: about {total / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; if "
+            f"training is killed, {mends}"
+        )
+    return None
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that a program may still take on a device; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None

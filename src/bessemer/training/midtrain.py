@@ -1,0 +1,104 @@
+"""The midtrain stage: a base model goes on with another mix, a falling rate, and perhaps longer rows.
+
+Several of them in a recipe make the steps of a context extension: each sets its own `sequence_length`,
+`rope_theta` and mixture. Annealing on a better mix at the end is what MiniCPM (Hu et al. 2024, section 5)
+and OLMo 2 (2025, section 4) do.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from bessemer.config import Count
+from bessemer.errors import BessemerError
+from bessemer.model.config import ModelConfig
+from bessemer.model.folder import load_model
+from bessemer.model.precision import resolve_dtype
+from bessemer.model.transformer import Transformer
+from bessemer.objectives.language_modeling import LanguageModeling
+from bessemer.runner.context import StageContext
+from bessemer.tokenization.tokenizer import load_tokenizer
+from bessemer.training.corpora import CorpusConfig, open_corpora, training_data
+from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, train
+from bessemer.training.held_out import VALIDATION, validate
+from bessemer.training.memory import check_memory
+from bessemer.training.schedules import ScheduleConfig
+
+
+class MidtrainConfig(CorpusConfig):
+    """How a base model is trained on."""
+
+    tokens: Count = Field(ge=1)
+    """Tokens to train on."""
+    schedule: ScheduleConfig = ScheduleConfig(shape="linear", warmup=0.01)
+    """Falls to nothing: the model anneals."""
+    max_position_embeddings: Count | None = Field(default=None, ge=1)
+    """Longest sequence from now on; default: the model's own, or `sequence_length` where that is more."""
+    rope_theta: float | None = Field(default=None, gt=0)
+    """Base of the rotary frequencies from now on; a larger one lets the model see farther (Xiong et al.
+    2023, arXiv:2309.16039, section 2). Default: the model's own."""
+
+
+def midtrain(config: MidtrainConfig, context: StageContext) -> dict[str, Any]:
+    """Train the nearest model on and write its folder."""
+    source = context.input("model").folder
+    tokenizer = load_tokenizer(source)
+    _check_same_tokenizer(source, context.input("tokenizer").folder)
+    corpora = open_corpora(config, context, tokenizer)
+    device = best_device()
+    loaded = load_model(source, compute_dtype=resolve_dtype(config.compute_dtype, device), device=device)
+    shape = extended_shape(loaded.config, config)
+    model = with_shape(loaded, shape)
+    check_sequence_length(config.sequence_length, shape)
+    if note := check_memory(config, shape, device):
+        context.say(note)
+    sizes = config.batch_sizes
+    num_steps = max(1, sizes.steps_within(config.tokens // config.sequence_length))
+    context.say(
+        f"{num_steps:,} steps of {config.tokens_per_step:,} tokens in rows of {config.sequence_length:,}; "
+        f"{shape.max_position_embeddings:,} positions, rope_theta {shape.rope_theta:g}"
+    )
+    return train(
+        model,
+        config,
+        LanguageModeling(),
+        training_data(config, corpora, num_steps, context.seed, device),
+        num_steps,
+        context,
+        tokenizer_folder=source,
+        tokenizer=tokenizer,
+        description="mid-training",
+        check=lambda step: validate(model, step, corpora.validation, config, tokenizer, context),
+        early_stop=early_stop_of(config.early_stop, VALIDATION, context),
+    )
+
+
+def extended_shape(shape: ModelConfig, config: MidtrainConfig) -> ModelConfig:
+    """The model's shape with the positions and frequencies that the config asks for."""
+    longest = config.max_position_embeddings or max(shape.max_position_embeddings, config.sequence_length)
+    changed = {"max_position_embeddings": longest, "rope_theta": config.rope_theta or shape.rope_theta}
+    return ModelConfig(**(shape.model_dump() | changed))
+
+
+def with_shape(model: Transformer, shape: ModelConfig) -> Transformer:
+    """The same weights in a model of another shape, where that differs in positions alone."""
+    if shape == model.config:
+        return model
+    changed = Transformer(shape, model.compute_dtype).to(model.embedding.device)
+    changed.load_state_dict(model.state_dict())
+    return changed
+
+
+def _check_same_tokenizer(model_folder: Path, tokenizer_folder: Path) -> None:
+    """Raises BessemerError when the model was trained with another tokenizer than the shards."""
+    digests = [
+        hashlib.sha256((folder / "tokenizer.json").read_bytes()).digest()
+        for folder in (model_folder, tokenizer_folder)
+    ]
+    if digests[0] != digests[1]:
+        raise BessemerError(
+            f"the model in {model_folder} has another tokenizer than the token shards: encode the documents "
+            "with the model's own, or start from a model of this run"
+        )

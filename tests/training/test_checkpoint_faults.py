@@ -1,0 +1,157 @@
+"""Checkpoints in the background: a full disk, damage inside the model folder, milestones, blocking."""
+
+import errno
+import json
+import threading
+
+import pytest
+import torch
+from training_helpers import Reports, new_model, plan, run, weights
+
+import bessemer.training.checkpoint as checkpoint_module
+from bessemer.errors import BessemerError
+from bessemer.training.checkpoint import MEMORY, MODEL_FOLDER, Checkpoints, Milestones, is_sound
+from bessemer.training.loop import fit
+from bessemer.training.optimizers import OptimizerConfig, Optimizers
+from bessemer.training.snapshot import Snapshot
+
+
+def full_disk(monkeypatch, failing):
+    """Writing fails for want of space at the given calls, from 0."""
+    real, calls = checkpoint_module.save, []
+
+    def save(*args, **kwargs):
+        calls.append(1)
+        if len(calls) - 1 in failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint_module, "save", save)
+
+
+def test_one_full_disk_is_said_and_training_ends_with_the_same_weights(tmp_path, monkeypatch):
+    undisturbed = new_model()
+    run(undisturbed, plan(9, checkpoint_every=2), tmp_path / "undisturbed")
+    full_disk(monkeypatch, {1})
+    model, folder = new_model(), tmp_path / "full"
+    _, said = run(model, plan(9, checkpoint_every=2), folder)
+    (message,) = said
+    assert "the disk is full" in message
+    assert "the newest one is step-00000002; training goes on" in message
+    assert weights(model) == weights(undisturbed)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000006", "step-00000008"]
+
+
+def test_a_disk_that_stays_full_stops_training_and_names_where_it_continues(tmp_path, monkeypatch):
+    full_disk(monkeypatch, {1, 2})
+    reports = Reports()
+    with pytest.raises(BessemerError, match=r"newest one is step-00000002.*free some space.*continues"):
+        run(new_model(), plan(20, checkpoint_every=2), tmp_path, reports)
+    assert len(reports.all) < 10
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"], "no half-written files are left"
+    monkeypatch.undo()
+    result, _ = run(new_model(), plan(20, checkpoint_every=2), tmp_path)
+    assert result.first_step == 2
+
+
+def test_any_other_fault_of_writing_reaches_the_caller(tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("cannot write this")
+
+    monkeypatch.setattr(checkpoint_module, "save", broken)
+    with pytest.raises(RuntimeError, match="cannot write this"):
+        run(new_model(), plan(9, checkpoint_every=2), tmp_path)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """Writing waits for a later step: were it not in the background, this would never end."""
+    go_on = threading.Event()
+    real = checkpoint_module.save
+
+    def slow(*args, **kwargs):
+        assert go_on.wait(30)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint_module, "save", slow)
+    reports = Reports(lambda report: go_on.set() if report.step == 3 else None)
+    run(new_model(), plan(4, checkpoint_every=2), tmp_path, reports)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000002"]
+
+
+def test_what_is_written_is_the_state_when_it_was_saved_not_later(tmp_path, monkeypatch):
+    go_on = threading.Event()
+    real = checkpoint_module.save
+    monkeypatch.setattr(checkpoint_module, "save", lambda *a, **k: (go_on.wait(30), real(*a, **k)))
+    model = new_model()
+    optimizers = Optimizers(model, OptimizerConfig())
+    checkpoints, before = Checkpoints(tmp_path), weights(model)
+    checkpoints.save(1, model, optimizers)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    go_on.set()
+    checkpoints.wait()
+    other = new_model(seed=5)
+    assert Checkpoints(tmp_path).load_newest(other, Optimizers(other, OptimizerConfig())) == 1
+    assert weights(other) == before
+
+
+def test_a_snapshot_copies_everything_into_the_same_memory_again():
+    tensors = {
+        "a": torch.arange(4.0),
+        "b": [torch.ones(2), {"c": torch.zeros(3, dtype=torch.uint8)}],
+        "d": 0.5,
+    }
+    snapshot = Snapshot()
+    first = snapshot.take(tensors)
+    tensors["a"].fill_(9)
+    assert first["a"].tolist() == [0, 1, 2, 3]
+    place = first["a"].data_ptr()
+    second = snapshot.take(tensors)
+    assert second["a"].tolist() == [9, 9, 9, 9]
+    assert second["a"].data_ptr() == place
+    assert second["b"][1]["c"].dtype == torch.uint8
+    assert snapshot.num_bytes == 4 * 4 + 2 * 4 + 3
+
+
+def checkpoints_with_folder(folder, milestones=None):
+    def beside(state, target):
+        target.mkdir()
+        (target / "weights.json").write_text(json.dumps(sorted(state)))
+        (target / "inner").mkdir()
+        (target / "inner" / "file").write_text("x")
+
+    return Checkpoints(folder, beside=beside, milestones=milestones)
+
+
+def test_the_model_folder_is_part_of_the_checkpoint_and_its_damage_is_seen(tmp_path):
+    fit(new_model(), plan(5, checkpoint_every=2), checkpoints_with_folder(tmp_path), Reports())
+    newest = tmp_path / "step-00000004"
+    assert "embedding" in json.loads((newest / MODEL_FOLDER / "weights.json").read_text())
+    assert is_sound(newest)
+    (newest / MODEL_FOLDER / "inner" / "file").write_text("y")
+    assert not is_sound(newest)
+
+
+def test_damaged_memory_of_the_loop_is_seen_too(tmp_path):
+    run(new_model(), plan(5, checkpoint_every=2), tmp_path)
+    newest = tmp_path / "step-00000004"
+    notes = newest / MEMORY
+    notes.write_bytes(notes.read_bytes()[:-1])
+    result, said = run(new_model(), plan(5, checkpoint_every=2), tmp_path)
+    assert result.first_step == 2
+    assert "step-00000004 is damaged" in said[0]
+
+
+def test_milestones_stay_when_their_checkpoints_go(tmp_path):
+    milestones = Milestones(tmp_path / "milestones", every=4)
+    checkpoints = checkpoints_with_folder(tmp_path / "checkpoints", milestones)
+    fit(new_model(), plan(13, checkpoint_every=2), checkpoints, Reports())
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-00000010", "step-00000012"]
+    assert sorted(path.name for path in (tmp_path / "milestones").iterdir()) == [
+        "step-00000004",
+        "step-00000008",
+        "step-00000012",
+    ]
+    assert (tmp_path / "milestones" / "step-00000004" / "inner" / "file").read_text() == "x"
