@@ -296,3 +296,42 @@ def test_a_crawl_without_a_bound_gets_one():
     assert CollectConfig.model_validate({"urls": ["https://a.test/"]}).max_pages == 10_000
     assert CollectConfig.model_validate({"urls": ["https://a.test/"], "max_pages": None}).max_pages is None
     assert CollectConfig().max_pages is None
+
+
+def test_pages_carry_their_own_licence_or_the_one_that_the_config_names(tmp_path):
+    own = Answer(b'<link rel=license href="https://example.org/by"><p>words</p>')
+    with Site({"/": html_page("/own"), "/own": own}) as site:
+        config = crawl_config(site.address, "/").model_copy(
+            update={"licence": "CC0-1.0", "source_name": "ours"}
+        )
+        collect(config, stage_context(tmp_path))
+    pages = [record for record in records_of(tmp_path / "output") if record.type == "response"]
+    assert [page.description for page in pages] == [
+        {"source": "ours", "licence": "CC0-1.0"},
+        {"source": "ours", "licence": "https://example.org/by"},
+    ]
+
+
+def test_a_robots_txt_cannot_send_the_crawler_to_many_other_hosts(tmp_path):
+    rules = robots("".join(f"Sitemap: http://host{number}.test/s.xml\n" for number in range(50)))
+    with Site({"/": html_page()}, rules) as site:
+        hosts = {f"host{number}.test": site.address for number in range(50)}
+        config = crawl_config(
+            site.address, "/", max_sitemaps_per_host=3, resolve={HOST: site.address, **hosts}
+        )
+        collect(config, stage_context(tmp_path))
+    assert site.asked["/s.xml"] == 3
+
+
+def test_a_crawl_delay_holds_for_the_first_page_already(tmp_path):
+    with Site({"/": html_page()}, robots("User-agent: *\nCrawl-delay: 0.4")) as site:
+        started_s = time.monotonic()
+        crawl(tmp_path, site, "/")
+    assert time.monotonic() - started_s >= 0.8, "before tdmrep.json and before the page"
+
+
+def test_what_a_crawl_met_is_told_in_the_metrics(tmp_path):
+    same = html_page(text="the same")
+    with Site({"/": html_page("/a", "/b"), "/a": same, "/b": same}) as site:
+        metrics = collect(crawl_config(site.address, "/"), stage_context(tmp_path))
+    assert metrics["revisits_same_content"] == 1

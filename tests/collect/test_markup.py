@@ -102,3 +102,26 @@ def test_hostile_pages_take_time_in_proportion(piece):
     started = time.process_time()
     list(tags_of(piece * (2_000_000 // len(piece))))
     assert time.process_time() - started < 2.0
+
+
+@pytest.mark.parametrize(
+    ("content", "target"),
+    [
+        ("0; url=/new", "http://a.test/new"),
+        ("5;URL='new#part'", "http://a.test/dir/new"),
+        ('0,"/quoted"', "http://a.test/quoted"),
+        ("0 /bare", "http://a.test/bare"),
+        ("300", None),
+        ("soon; url=/no", None),
+    ],
+)
+def test_a_refresh_is_a_link(content, target):
+    page = f"<meta http-equiv=Refresh content='{content}'>" if "'" not in content else ""
+    page = page or f'<meta http-equiv=Refresh content="{content}">'
+    assert links(page) == ([target] if target else [])
+
+
+def test_the_first_licence_link_is_the_licence_of_the_page():
+    page = '<link rel="License" href="/cc-by"><a rel="license nofollow" href="/other">x</a><link href="/no">'
+    markup = read_markup(BASE, HTML, page.encode(), False, 0)
+    assert (markup.licence, markup.links) == ("http://a.test/cc-by", ())

@@ -14,6 +14,7 @@ from collect_helpers import records_of, stage_context
 from file_samples import VTT, epub_bytes, pdf_bytes
 
 from bessemer.collect import CollectConfig, collect
+from bessemer.collect.readers import compressed
 from bessemer.formats.warc import WarcRecord
 
 
@@ -193,3 +194,63 @@ def test_invalid_utf8_in_a_parquet_column_costs_one_row(tmp_path):
     pages, faults = collect_bytes(tmp_path, "a.parquet", (tmp_path / "x.parquet").read_bytes())
     assert [json.loads(page.block)["text"] for page in pages] == ["a", "c"]
     assert faults["a.parquet:2"].startswith("invalid UTF-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.jsonl.gz", "a.warc", "a.srt", "a.arrow", "a.parquet", "a.epub"]
+)
+def test_an_empty_file_is_named(tmp_path, name):
+    pages, faults = collect_bytes(tmp_path, name, b"")
+    assert pages == []
+    assert len(faults) == 1
+    assert next(iter(faults)).startswith(name)
+
+
+def test_a_text_that_begins_like_a_compressed_file_is_read_as_it_is(tmp_path):
+    pages, faults = collect_bytes(tmp_path, "a.txt", b"BZh is how a bzip2 file begins.")
+    assert (only(pages).block, faults) == (b"BZh is how a bzip2 file begins.", {})
+
+
+def test_a_bound_on_documents_holds_over_files_and_rows(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    for name in "ab":
+        (tmp_path / "corpus" / f"{name}.jsonl").write_text('{"text": "x"}\n{"text": "y"}\n')
+    context = stage_context(tmp_path / "run")
+    config = CollectConfig.model_validate({"path": str(tmp_path / "corpus"), "max_pages": 3})
+    metrics = collect(config, context)
+    assert metrics["pages"] == 3
+    assert [page.uri for page in records_of(context.output)[1:]] == [
+        *("file:corpus/a.jsonl#1", "file:corpus/a.jsonl#2", "file:corpus/b.jsonl#1")
+    ]
+
+
+def test_a_few_rows_of_arrow_that_are_no_utf8_cost_themselves_alone(tmp_path):
+    offsets = pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0")
+    column = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"a\xffc")])
+    table = pa.table({"text": column})
+    with pa.ipc.new_file(tmp_path / "x.arrow", table.schema) as writer:
+        writer.write_table(table)
+    pages, faults = collect_bytes(tmp_path, "a.arrow", (tmp_path / "x.arrow").read_bytes())
+    assert [json.loads(page.block)["text"] for page in pages] == ["a", "c"]
+    assert list(faults) == ["a.arrow:2"]
+
+
+def test_a_column_of_one_text_thousands_of_times_is_a_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(compressed, "_FREE_BYTES", 1 << 20)
+    text = "x" * 1000
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array([text]))
+    pq.write_table(pa.table({"text": column}), tmp_path / "x.parquet")
+    (corpus := tmp_path / "corpus").mkdir()
+    (corpus / "a.parquet").write_bytes((tmp_path / "x.parquet").read_bytes())
+    context = stage_context(tmp_path / "run")
+    metrics = collect(CollectConfig.model_validate({"path": str(corpus)}), context)
+    assert 500 < metrics["pages"] < 2000
+    assert metrics["failed_by_reason"] == {"decompression bomb": 1}
+
+
+def test_one_bad_byte_does_not_change_how_a_transcript_is_decoded(tmp_path):
+    cues = "".join(f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\nÇa va, là-bas été\n\n" for n in range(1, 9))
+    content = cues.encode().replace("été".encode(), b"\xff", 1)
+    pages, _ = collect_bytes(tmp_path, "a.srt", content)
+    assert only(pages).block.decode().count("là-bas") == 2, "cues that say the same are said once"
+    assert "\ufffd" in only(pages).block.decode()

@@ -242,3 +242,38 @@ def test_traps_in_real_files_are_survived_and_counted():
     assert (records, len(damage)) == ([], 1)
     records, _ = split(SAMPLES / "warcio/example-wget-bad-target-uri.warc.gz")
     assert all(not record.uri.startswith("<") for record in records)
+
+
+def plain_record(number: int, length: int | None = None) -> bytes:
+    body = f"body {number}".encode()
+    head = f"WARC/1.0\r\nWARC-Type: resource\r\nWARC-Target-URI: u:{number}\r\n"
+    head += f"Content-Length: {len(body) if length is None else length}\r\n\r\n"
+    return head.encode() + body + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("length", [40, 150, 10_000, 10**12])
+@pytest.mark.parametrize("is_gzip", [False, True])
+def test_a_record_with_too_great_a_length_gives_back_what_it_swallowed(tmp_path, length, is_gzip):
+    members = [plain_record(0), plain_record(1, length), plain_record(2), plain_record(3)]
+    path = tmp_path / "a.warc"
+    path.write_bytes(b"".join(gzip.compress(member) if is_gzip else member for member in members))
+    records, damage = split(path)
+    assert [record.uri for record in records] == ["u:0", "u:2", "u:3"]
+    assert len(damage) == 1
+
+
+def test_a_gzipped_file_whose_first_byte_is_lost_costs_one_record(tmp_path):
+    members = b"".join(gzip.compress(plain_record(number)) for number in range(3))
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(b"\0" + members[1:])
+    records, damage = split(path)
+    assert [record.uri for record in records] == ["u:1", "u:2"]
+    assert len(damage) == 1
+
+
+def test_headers_that_run_into_the_next_record_cost_one_record(tmp_path):
+    path = tmp_path / "a.warc"
+    path.write_bytes(b"WARC/1.0\r\nWARC-Type: resource\r\nlost " + plain_record(1) + plain_record(2))
+    records, damage = split(path)
+    assert [record.uri for record in records] == ["u:1", "u:2"]
+    assert len(damage) == 1

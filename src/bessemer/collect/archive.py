@@ -95,7 +95,10 @@ class Archive:
             exchange = evidence.exchange
             content_type = "application/http; msgtype=response"
             self._writer.write_metadata(exchange.url, evidence.date, content_type, exchange.response_block)
-        if self._config.sitemaps and self._config.max_depth > 0 and site.closed_reason is None:
+        # Not where only a sitemap of another host led: hosts that name each other's would have no end.
+        is_ours = entry.kind is Kind.PAGE or entry.url in self._scope
+        is_wanted = is_ours and self._config.sitemaps and self._config.max_depth > 0
+        if is_wanted and site.closed_reason is None:
             for text in site.robots.sitemaps:
                 self._queue_sitemap(canonical_url(text, base=entry.url), entry)
 

@@ -34,7 +34,7 @@ _VERSION_LINE = re.compile(rb"WARC/\d+\.\d+[ \t]*\r?\n")
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _RECORD = b"WARC/"
 _NEXT_RECORD = b"WARC/1."
-_SWALLOWED = re.compile(rb"WARC/1\.\d[ \t]*\r?\n")
+_ANOTHER_RECORD = re.compile(rb"WARC/1\.\d[ \t]*\r?\n(?:WARC-|Content-)")
 
 
 @dataclass(frozen=True)
@@ -198,11 +198,11 @@ def _read_record(stream: PlainStream, file: str, index: int, max_block_bytes: in
         reason = f"the file ends after {len(block)} of {num_bytes} bytes of a record"
         raise _Unreadable(reason, _go_back(stream, mark))
     # Looking beyond the record makes the stream check the member's checksum before the record counts.
-    following = stream.peek(16)
+    following = stream.peek(32)
     is_at_end = _is_at_end(stream)
     if not stream.peek(1) and stream.fault is not None and stream.fault.offset == offset:
         raise _Unreadable(stream.fault.reason)
-    swallowed = None if is_at_end else _SWALLOWED.search(block + following)
+    swallowed = None if is_at_end else _ANOTHER_RECORD.search(block + following)
     if swallowed is not None and swallowed.start() < len(block):
         raise _Unreadable("Content-Length is wrong: it ends within another record", _go_back(stream, mark))
     return WarcRecord(file, offset, index, headers, block, can_start_here)
@@ -215,11 +215,16 @@ def _read_headers(stream: PlainStream) -> Headers:
         head = stream.peek(_MAX_HEADER_BYTES)
         end = _HEADER_END.search(head)
     version_line = _VERSION_LINE.match(head)
-    if version_line is None or end is None:
+    reason = None
+    if version_line is None:
+        reason = f"expected a WARC version line, found {head[:20]!r}"
+    elif end is None:
+        reason = f"no end of the record's headers within {len(head)} bytes"
+    elif _ANOTHER_RECORD.search(head[: end.end()], version_line.end()):
+        reason = "its headers run into those of another record"
+    if reason is not None or version_line is None or end is None:
         stream.read(1)  # so that the search for the next record does not stop here again
-        if version_line is None:
-            raise _Unreadable(f"expected a WARC version line, found {head[:20]!r}")
-        raise _Unreadable(f"no end of the record's headers within {len(head)} bytes")
+        raise _Unreadable(reason or "")
     stream.read(end.end())
     return parse_headers(head[version_line.end() : end.start()])
 
