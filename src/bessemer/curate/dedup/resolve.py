@@ -62,17 +62,18 @@ def find_duplicates(
     scratch: Path,
     num_threads: int,
     say: Callable[[str], None],
-    inputs_digest: str,
+    inputs_digest: str | None = None,
 ) -> Duplicates:
     """Decide which documents stay. Each step sees what the ones before left.
 
     Memory: `config.duplicate_memory`, and about 100 bytes a row; the rest lies in `scratch`. What an earlier
     attempt finished there (repeated keys, pairs of a band, confirmed pairs, cuts) is used again if it had
-    the same config and `inputs_digest`, which stands for the content of the shards. `num_threads` compare
-    pairs; the result does not depend on it. Raises BessemerError when too much would go.
+    the same config and `inputs_digest`, which stands for the content of the shards; without one nothing
+    is. `num_threads` compare pairs; the result does not depend on it. Raises BessemerError when too much
+    would go.
     """
     sorting = scratch / "sorting"
-    shutil.rmtree(sorting, ignore_errors=True)
+    shutil.rmtree(scratch if inputs_digest is None else sorting, ignore_errors=True)
     sorting.mkdir(parents=True)
     settings = config.model_dump(mode="json", include=set(DuplicateConfig.model_fields))
     identity = digest_of_json({"version": VERSION, "config": settings, "inputs": inputs_digest})
