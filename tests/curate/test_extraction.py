@@ -5,6 +5,8 @@ import re
 
 import pytest
 from curate_helpers import html_page
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bessemer.curate.extraction import ExtractionFault, clean, decode, extract_html
 from bessemer.curate.extraction.config import ExtractionConfig
@@ -67,6 +69,37 @@ def test_a_row_of_a_table_is_a_line_with_two_tabs_between_its_cells(row: str, li
     text = extract_html(f"<main>{_AROUND}{table}{_AROUND}</main>", 100).text
     rows = [[cell.strip() for cell in row.split("\t\t")] for row in text.split("\n") if "\t" in row]
     assert rows == [line.split("\t\t"), ["x", "y", "z"]]
+
+
+@pytest.mark.parametrize("letter", ["川", "あ", "व", "ไ", "한", "é", "x", "7", "✓"])
+def test_a_letter_alone_in_a_cell_or_a_link_is_kept(letter: str):
+    table = f"<table><tr><td>a<td> {letter} <td>c</table>"
+    text = extract_html(
+        f"<main>{_AROUND}{table}<p>one <a href=x>{letter}</a> two</p>{_AROUND}</main>", 100
+    ).text
+    assert re.search(rf"^a\t\t{letter}\s*\t\tc$", text, re.MULTILINE)
+    assert f"one {letter} two" in text
+
+
+_WORDS = st.lists(st.sampled_from(["heron", "14", "naïve", "川", "x=1"]), max_size=3)
+_WRAPPING = st.sampled_from(
+    ["{}", "<p>{}</p>", "<div>{}</div>", "<div><p>{}</p></div>", "{}<br>", "<p><b>{}</b>", "\n {}\n"]
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(*[st.tuples(_WRAPPING, _WORDS, _WRAPPING, _WORDS)] * 3), min_size=1, max_size=4))
+def test_no_word_of_a_table_is_lost_or_moved_whatever_its_cells_are_wrapped_in(rows):
+    html, expected = "", []
+    for row in rows:
+        cells = [f"<td>{a.format(' '.join(b))} {c.format(' '.join(d))}</td>" for a, b, c, d in row]
+        html += f"<tr><th>row</th>{''.join(cells)}</tr>"
+        expected.append([["row"], *([*b, *d] for _, b, _, d in row)])
+    text = extract_html(f"<main>{_AROUND}<table>{html}</table>{_AROUND}</main>", 100).text
+    lines = [line for line in text.split("\n") if line.startswith("row")]
+    found = [[cell.split() for cell in line.split("\t\t")] for line in lines]
+    # Blanks at the end of a line go, and with them its last cells where they are empty.
+    assert [line + [[]] * (4 - len(line)) for line in found] == expected
 
 
 def test_cells_with_lists_code_or_long_text_keep_their_lines():

@@ -5,6 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from curate_helpers import Recorder, html_page, prose, stage_context, write_pages
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bessemer.curate.by_language import LanguageCounts, tell_languages
@@ -67,6 +69,15 @@ def test_a_word_may_have_marks_and_joiners_but_no_signs():
     filler = "plain " * 40
     sample = language_sample(f"{filler} हिन्दी می‌خواهم क्षत्रिय؟ x=1 naïve don't 東京、大阪 ไทย123")
     assert sample.split()[40:] == ["हिन्दी", "می‌خواهم", "naïve", "東京", "大阪", "ไทย"]
+
+
+@given(st.text(min_size=1, max_size=700).filter(str.strip))
+def test_any_text_has_a_language(text: str):
+    language = identify_language(text)
+    assert language.code in LANGUAGE_CODES
+    assert 0 <= language.score <= 1
+    assert (language.second_code is None) == (language.second_share == 0)
+    assert len(language_sample(text)) <= max(len(text), SAMPLE_CHARACTERS + 3)
 
 
 def test_a_long_text_is_sampled_from_its_head_to_its_end():

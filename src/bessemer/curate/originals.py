@@ -45,8 +45,9 @@ class Originals:
         try:
             self._config = CurateConfig.model_validate(known)
         except ValidationError as error:
-            place = ".".join(map(str, error.errors()[0]["loc"]))
-            self._fault = f"made by another version: this one does not understand the setting {place}"
+            fault = error.errors()[0]
+            place = ".".join(map(str, fault["loc"]))
+            self._fault = f"its settings do not work with the program as it is here: {place}: {fault['msg']}"
 
     def read(self, row: Mapping[str, Any]) -> Original:
         """The text of a row with the columns of the ledger, checked against them."""

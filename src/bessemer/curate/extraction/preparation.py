@@ -13,6 +13,13 @@ not: 10,000 took 0.4 s, 40,000 took 17 s."""
 MAX_TABLES = 2000
 """Pages with more tables are not looked through for rows to mend."""
 _OPTION = re.compile(r"</?opt(?:ion|group)\b[^<>]*>?", re.IGNORECASE)
+_LONE_LETTER = re.compile(
+    r"(>\s*[\u0900-\u1fff\u2713-\u2718\u3005-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff])(?=\s*<)"
+)
+_NOT_ALONE = "\\1\u2060"
+"""The extractor takes an element with a single character of three UTF-8 bytes for an icon, and with it every
+letter of many scripts that stands alone in a link or a cell, and check marks. A word joiner behind it, which
+the normal form takes out again, keeps it."""
 _MAIN_START = re.compile(r"<main\b[^<>]*>")
 GUTTERS = ("td.linenos", "td.gutter", "span.linenos")
 """Line numbers beside code, as Pygments and SyntaxHighlighter write them."""
@@ -27,7 +34,8 @@ _HIDING_ATTRIBUTES = ("style", "hidden", "aria-hidden")
 
 def prepare_html(html: str, num_tags: int) -> str:
     """The page as the parser gets it. `num_tags`: those of `page_shape`."""
-    return _shelter_main(html if num_tags <= MAX_OPTIONS else _drop_options(html))
+    html = html if num_tags <= MAX_OPTIONS else _drop_options(html)
+    return _shelter_main(html if html.isascii() else _LONE_LETTER.sub(_NOT_ALONE, html))
 
 
 def _drop_options(html: str) -> str:
