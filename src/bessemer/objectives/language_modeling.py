@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bessemer.model.future import future_targets
 from bessemer.model.kernels import is_fused, linear_cross_entropy
+from bessemer.model.mixture import Routing, balance_loss, load_imbalance
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum
 
@@ -14,27 +16,68 @@ if TYPE_CHECKING:
     from bessemer.training.batches import Batch
 
 IGNORE = -100
+FUTURE_WEIGHT = 0.3
+"""Of the loss of tokens further ahead, for most of DeepSeek-V3's training (section 4.2)."""
 
 
 class LanguageModeling:
-    """Cross-entropy of the supervised tokens, in nats."""
+    """Cross-entropy of the supervised tokens, in nats.
+
+    A model with experts adds its balancing loss, one with blocks for future tokens theirs; the plain
+    loss is then logged beside.
+    """
+
+    def __init__(self, future_weight: float = FUTURE_WEIGHT) -> None:
+        """`future_weight` scales the mean loss of the tokens further ahead."""
+        self.future_weight = future_weight
 
     def count(self, batch: "Batch") -> int:
         """Supervised tokens."""
         return int((batch.targets_BT != IGNORE).sum())
 
     def loss(self, model: Transformer, batch: "Batch") -> LossSum:
-        """Sum over supervised tokens of -log p(target)."""
-        return LossSum(-target_log_probabilities(model, batch)[0].sum())
+        """Sum over supervised tokens of -log p(target), and of what the model's shape adds to each."""
+        routings: list[Routing] = []
+        hidden_BTD = _hidden(model, batch, routings)
+        total = -supervised_log_probabilities(model, hidden_BTD, batch.targets_BT)[0].sum()
+        if not routings and not model.config.future_tokens:
+            return LossSum(total)
+        sums = {"next_token_loss": float(total.detach())}
+        count = self.count(batch)
+        if routings and model.config.mixture is not None:
+            # Of all tokens, not the supervised alone: experts are used by every one of them.
+            total = total + model.config.mixture.balance_loss * balance_loss(routings) * count
+            sums["expert_imbalance"] = load_imbalance(routings) * count
+        if model.config.future_tokens:
+            future = future_loss(model, hidden_BTD, batch)
+            total = total + self.future_weight * future
+            sums["future_loss"] = float(future.detach())
+        return LossSum(total, sums)
+
+
+def future_loss(model: Transformer, hidden_BTD: Tensor, batch: "Batch") -> Tensor:
+    """The summed loss of the tokens further ahead, the mean over how far (DeepSeek-V3, equation 25)."""
+    states = model.future_hidden(hidden_BTD, batch.token_ids_BT, batch.documents_BT, batch.positions_BT)
+    losses = []
+    for distance, state_BTD in enumerate(states, start=1):
+        targets_BT = future_targets(batch.targets_BT, batch.documents_BT, distance, IGNORE)
+        losses.append(-supervised_log_probabilities(model, state_BTD, targets_BT)[0].sum())
+    return torch.stack(losses).mean()
 
 
 def target_log_probabilities(model: Transformer, batch: "Batch") -> tuple[Tensor, Tensor]:
-    """Log-probability of every supervised target [S], float32, and its flat index in B·T [S].
+    """Log-probability of every supervised target [S], float32, and its flat index in B·T [S]."""
+    return supervised_log_probabilities(model, _hidden(model, batch, None), batch.targets_BT)
+
+
+def supervised_log_probabilities(
+    model: Transformer, hidden_BTD: Tensor, targets_BT: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same for hidden states that are there already.
 
     Logits are computed for supervised positions only: in instruction tuning that is a fraction.
     """
-    hidden_BTD = model(batch.token_ids_BT, documents_BT=batch.documents_BT, positions_BT=batch.positions_BT)
-    targets = batch.targets_BT.flatten()
+    targets = targets_BT.flatten()
     places = (targets != IGNORE).nonzero().squeeze(1)
     hidden_SD = hidden_BTD.flatten(0, 1)
     if len(places) < len(targets):
@@ -43,6 +86,15 @@ def target_log_probabilities(model: Transformer, batch: "Batch") -> tuple[Tensor
     if is_fused(hidden_SD):
         return linear_cross_entropy(hidden_SD, model.head_weight, targets_S), places
     return -F.cross_entropy(model.logits(hidden_SD), targets_S, reduction="none"), places
+
+
+def _hidden(model: Transformer, batch: "Batch", routings: list[Routing] | None) -> Tensor:
+    return model(
+        batch.token_ids_BT,
+        documents_BT=batch.documents_BT,
+        positions_BT=batch.positions_BT,
+        routings=routings,
+    )
 
 
 def sum_by_document(

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import nn
 
 from bessemer.errors import BessemerError
+from bessemer.model.mixture import balance_experts
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import Objective
 from bessemer.training.checkpoint import Checkpoints
@@ -111,6 +112,7 @@ def _train_step(
     is_finite = math.isfinite(total) and math.isfinite(norm)
     if is_finite:
         optimizers.step()
+        balance_experts(model)
     return StepReport(
         step=step + 1,
         loss=total / max(count, 1),

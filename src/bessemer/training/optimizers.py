@@ -61,9 +61,10 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
     ) -> None:
-        """`params` must all be matrices. The update's scale is sqrt(max(1, rows / columns))."""
+        """`params` must all be matrices, or stacks of them, such as experts; each matrix is replaced for
+        itself. The update's scale is sqrt(max(1, rows / columns))."""
         params = list(params)
-        assert all(p.ndim == 2 for p in params), "Muon updates matrices only"
+        assert all(p.ndim in (2, 3) for p in params), "Muon updates matrices only"
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -87,8 +88,9 @@ class Muon(torch.optim.Optimizer):
         for buffer, gradient in zip(buffers, gradients, strict=True):
             buffer.lerp_(gradient, 1 - group["momentum"])
         nesterov = [g.lerp(b, group["momentum"]) for g, b in zip(gradients, buffers, strict=True)]
-        updates = orthogonalize(torch.stack(nesterov)).unbind()
-        scale = max(1.0, shape[0] / shape[1]) ** 0.5
+        stacked = torch.stack(nesterov)
+        updates = orthogonalize(stacked.flatten(0, -3)).view_as(stacked).unbind()
+        scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
         for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update, alpha=-group["lr"] * scale)
@@ -140,12 +142,13 @@ def split_parameters(model: nn.Module, kind: str) -> tuple[list[Tensor], list[Te
     """Matrices inside the blocks (for Muon), and all other trainable parameters.
 
     Embedding and output head are lookup tables, not maps between hidden spaces: AdamW, as in
-    Jordan et al. 2024.
+    Jordan et al. 2024. So are the routers and gates of experts, whose rows are scores.
     """
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_block_matrix = parameter.ndim == 2 and name.startswith("blocks.")
+        is_block_matrix = parameter.ndim >= 2 and name.startswith(("blocks.", "future."))
+        is_block_matrix = is_block_matrix and not name.endswith(("router", "shared_gate"))
         (matrices if kind == "muon" and is_block_matrix else others).append(parameter)
     return matrices, others
