@@ -50,7 +50,7 @@ def _backend(metadata: Mapping[str, Any], source: Path) -> tokenizers.Tokenizer:
     if kind != "gpt2" or split not in _SPLITS:
         raise BessemerError(
             f"{source}: its tokenizer is {kind!r} with the splits of {split!r}; only byte-level BPE (gpt2) "
-            f"with those of {', '.join(_SPLITS)} is read: take tokenizer.json from the model's original folder"
+            f"with those of {', '.join(_SPLITS)} is read: take tokenizer.json from the original folder"
         )
     tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
     if not _is_texts(tokens) or not _is_texts(merges):

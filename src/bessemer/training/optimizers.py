@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bessemer.config import Config
+from bessemer.config import Config, Count
+from bessemer.model.width import learning_rate_scales
 
 
 class OptimizerConfig(Config):
@@ -32,6 +33,9 @@ class OptimizerConfig(Config):
     """Decoupled decay of matrices, per unit of learning rate; vectors are not decayed."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm."""
+    base_width: Count | None = Field(default=None, ge=1)
+    """Width of the model that the rates were tuned on: those of other widths follow from it (see
+    `bessemer.model.width`). Default: the rates are taken as they are."""
 
 
 # Coefficients of the quintic iteration, from Jordan et al. 2024 (see module docstring): chosen for
@@ -101,16 +105,10 @@ class Optimizers:
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         matrices, others = split_parameters(model, config.kind)
-        decayed = [p for p in others if p.ndim >= 2]
-        groups = [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
-        ]
+        groups = _adamw_groups(model, others, config)
         # Fused AdamW is 4 times faster than the default on CPU (53 → 13 ms at 10 M parameters).
         self.all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                [g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas, fused=True
-            )
+            torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
         ]
         if matrices:
             self.all.append(
@@ -136,6 +134,24 @@ class Optimizers:
     def zero_grad(self) -> None:
         for optimizer in self.all:
             optimizer.zero_grad(set_to_none=True)
+
+
+def _adamw_groups(model: nn.Module, others: list[Tensor], config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Decayed matrices and undecayed vectors, and of each those whose rate is scaled for the width."""
+    scales = learning_rate_scales(model, config.base_width)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups: dict[tuple[bool, float], list[Tensor]] = {(True, 1.0): [], (False, 1.0): []}
+    for parameter in others:
+        groups.setdefault((parameter.ndim >= 2, scales[names[id(parameter)]]), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": config.learning_rate * scale,
+            "weight_decay": config.weight_decay if is_decayed else 0.0,
+        }
+        for (is_decayed, scale), parameters in groups.items()
+        if parameters
+    ]
 
 
 def split_parameters(model: nn.Module, kind: str) -> tuple[list[Tensor], list[Tensor]]:

@@ -13,6 +13,7 @@ from bessemer.inference.engine import Engine
 from bessemer.inference.sampling import SamplingParams
 from bessemer.model.config import parameter_count
 from bessemer.model.transformer import Transformer
+from bessemer.model.width import start_for_width
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
@@ -55,7 +56,9 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
     shape = model_config(config.model, tokenizer.vocab_size)
     check_sequence_length(config.sequence_length, shape)
     device = best_device()
-    model = Transformer(shape, torch_dtype(config.compute_dtype)).initialize(context.seed).to(device)
+    model = Transformer(shape, torch_dtype(config.compute_dtype)).initialize(context.seed)
+    start_for_width(model, config.optimizer.base_width)
+    model = model.to(device)
     budget = config.tokens or 20 * parameter_count(shape)
     num_steps = max(1, budget // config.tokens_per_step)
     context.say(
