@@ -226,6 +226,15 @@ def export(
 
 
 @app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A GGUF file.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; must not exist.")],
+) -> None:
+    """Make a model folder of a GGUF file, to start from or to chat with."""
+    typer.echo(imported("bessemer.inference.gguf:unpack_gguf")(file, folder))
+
+
+@app.command()
 def doctor(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Also examine a model.")] = None,
     as_json: AsJson = False,

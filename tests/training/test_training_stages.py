@@ -108,6 +108,48 @@ def test_a_stage_killed_in_the_middle_ends_with_the_same_model(kind, inputs, tmp
     }
 
 
+def test_experts_windows_and_future_blocks_train_and_resume_to_the_same_bytes(inputs, tmp_path):
+    experts = {
+        "num_experts": 4,
+        "experts_per_token": 2,
+        "expert_size": 16,
+        "shared_size": 16,
+        "scores": "sigmoid",
+    }
+    dial = {"mixture": experts, "future_tokens": 1, "sliding_window": 8, "window_layers": (0,), "depth": 2}
+    config = PRETRAIN.model_copy(
+        update={
+            "model": ModelDial(**{**DIAL.model_dump(exclude_none=True), **dial}),
+            "optimizer": PRETRAIN.optimizer.model_copy(update={"base_width": 16}),
+        }
+    )
+
+    class Dying(StageContext):
+        def log(self, step, **values):
+            super().log(step, **values)
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def context(name, kind=StageContext):
+        return kind(**vars(stage_context(tmp_path / name, *inputs.values(), stage="pretrain")))
+
+    undisturbed = context("undisturbed")
+    metrics = pretrain(config, undisturbed)
+    assert killed(lambda: pretrain(config, context("killed", Dying)))
+    resumed = context("killed")
+    pretrain(config, resumed)
+    rows = logged(undisturbed)
+    assert {"next_token_loss", "expert_imbalance", "future_loss"} <= rows[0].keys()
+    assert metrics["reload_logit_difference"] <= 1e-4
+    one, two = contents(undisturbed.output), contents(resumed.output)
+    for files in (one, two):
+        files.pop("metrics.jsonl", None)
+    assert one == two
+    loaded = load_model(undisturbed.output)
+    assert loaded.config.mixture.num_experts == 4
+    assert loaded.blocks[1].mixture.selection_bias.abs().sum() > 0
+
+
 def test_the_dpo_stage_starts_at_ln_2_and_counts_every_pair(inputs, tmp_path):
     plain = DPO.model_copy(update={"chosen_weight": 0.0, "compute_dtype": "float32"})
     context = stage_context(tmp_path, *inputs.values())

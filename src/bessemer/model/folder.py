@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bessemer.errors import BessemerError
+from bessemer.model.gguf import load_gguf
 from bessemer.model.huggingface import config_from_huggingface, config_to_huggingface
 from bessemer.model.tensor_names import canonical_name, huggingface_tensors, is_superfluous
 from bessemer.model.transformer import Transformer
@@ -55,11 +56,14 @@ def save_model(
 def load_model(
     folder: Path, compute_dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Transformer:
-    """Read a Hugging Face folder (single or sharded safetensors) of a family in `bessemer.model.families`.
+    """Read a Hugging Face folder (single or sharded safetensors) of a family in `bessemer.model.families`,
+    or a GGUF file (see `bessemer.model.gguf`).
 
     Parameters become float32 whatever the file's dtype. Raises BessemerError that names every tensor
     that is missing, unexpected or of another shape, or what is wrong with the folder.
     """
+    if folder.suffix == ".gguf":
+        return load_gguf(folder, compute_dtype, device)
     model = Transformer(config_from_huggingface(_read_json(folder / "config.json")), compute_dtype)
     targets = huggingface_tensors(model)
     problems: list[str] = []

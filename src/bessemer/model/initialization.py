@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from bessemer.model.transformer import Transformer
@@ -35,7 +35,8 @@ def initialize(model: "Transformer", seed: int) -> None:
     draw(model.embedding, 0.02)
     if model.positions is not None:
         draw(model.positions, 0.02)
-    for module in (model.blocks, model.future):
+
+    def draw_all(module: nn.Module) -> None:
         for name, parameter in module.named_parameters():
             kind = name.rpartition(".")[2]
             if kind in _READERS:
@@ -44,8 +45,11 @@ def initialize(model: "Transformer", seed: int) -> None:
                 parameter.zero_()
             else:
                 parameter.fill_(1.0)
+
+    draw_all(model.blocks)
     model.final_norm.fill_(1.0)
     if model.final_norm_bias is not None:
         model.final_norm_bias.zero_()
     if model.head is not None:
         draw(model.head, 0.02)
+    draw_all(model.future)  # last, so that the model itself is the same without them

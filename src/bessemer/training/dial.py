@@ -6,7 +6,7 @@ Every derived value can be set by hand in the recipe; the stage prints what it d
 from typing import Any
 
 from bessemer.config import Config, Count
-from bessemer.model.config import ModelConfig
+from bessemer.model.config import MixtureConfig, ModelConfig
 
 
 class ModelDial(Config):
@@ -30,6 +30,14 @@ class ModelDial(Config):
     """Use the embedding as output head too: at a small width the vocabulary is most of the model."""
     qk_norm: bool = True
     """Normalise queries and keys (Qwen3); keeps attention logits bounded at high learning rates."""
+    sliding_window: Count | None = None
+    """Tokens that the layers in `window_layers` see."""
+    window_layers: tuple[int, ...] | None = None
+    """Layers with the window, from 0; default all."""
+    mixture: MixtureConfig | None = None
+    """Experts in place of dense feed-forward layers."""
+    future_tokens: Count = 0
+    """Further tokens that extra blocks learn to predict; the saved model has none of them."""
 
 
 def model_config(dial: ModelDial, vocab_size: int) -> ModelConfig:
@@ -47,6 +55,10 @@ def model_config(dial: ModelDial, vocab_size: int) -> ModelConfig:
         "rope_theta": dial.rope_theta,
         "tie_word_embeddings": dial.tie_word_embeddings,
         "qk_norm": dial.qk_norm,
+        "sliding_window": dial.sliding_window,
+        "window_layers": dial.window_layers,
+        "mixture": dial.mixture,
+        "future_tokens": dial.future_tokens,
     }
     if dial.intermediate_size is not None:
         given["intermediate_size"] = dial.intermediate_size

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bessemer.errors import BessemerError
+from bessemer.model.mixture import balance_experts
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import Objective
 from bessemer.training.average import WeightAverage
@@ -195,6 +196,7 @@ class _Run:
             self.guard.note(verdict, step, number, loss, norm)
         if not reason:
             self.optimizers.step()
+            balance_experts(self.model)
             if self.average is not None:
                 self.average.update()
         report = StepReport(

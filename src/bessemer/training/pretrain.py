@@ -8,6 +8,7 @@ from bessemer.config import Count
 from bessemer.model.config import parameter_count
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
+from bessemer.model.width import start_for_width
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import load_tokenizer
@@ -42,9 +43,9 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
     device = best_device()
     if note := check_memory(config, shape, device):
         context.say(note)
-    model = (
-        Transformer(shape, resolve_dtype(config.compute_dtype, device)).initialize(context.seed).to(device)
-    )
+    model = Transformer(shape, resolve_dtype(config.compute_dtype, device)).initialize(context.seed)
+    start_for_width(model, config.optimizer.base_width)
+    model = model.to(device)
     sizes = config.batch_sizes
     budget = config.tokens or 20 * parameter_count(shape)
     num_steps = max(1, sizes.steps_within(budget // config.sequence_length))
