@@ -2,7 +2,7 @@
 
     python benchmarks/curate_memory.py [--gigabytes 0.3 1] [--workers 2] [--folder /disk/with/room]
 
-Documents are streamed into WARC files (gzip, about half of the text's size on disk): prose of random words
+Documents are streamed into WARC files (gzip, half of the text's size on disk): sentences of random words
 drawn by rank as in English (Zipf), in paragraphs; one document in twenty is a near copy of an earlier one,
 one in fifty an exact copy, so that deduplication has pairs and clusters. All default rules are on but for
 language, which made-up words have none of. For every size the stage runs in a process of its own; this one
@@ -32,8 +32,9 @@ from bessemer.runner.progress import PlainReporter
 AIM_BYTES = 2_000_000_000
 _SAMPLE_EVERY_S = 0.1
 _FILE_BYTES = 256 << 20
-_VOCABULARY = 50_000
-_SHORTEST_WORDS, _LONGEST_WORDS = 120, 1200
+_VOCABULARY, _SENTENCES = 50_000, 300_000
+_SHORTEST, _LONGEST = 10, 90
+"""Sentences in a document."""
 _NEAR, _EXACT = 0.05, 0.02
 _HELD = 2000
 """Earlier documents that copies are made of, at the most."""
@@ -207,31 +208,32 @@ def write_pages(folder: Path, num_bytes: float) -> int:
 
 def documents(chance: random.Random) -> Iterator[str]:
     """Texts without end."""
-    words = [*_STOP, *(made_up(chance) for _ in range(_VOCABULARY))]
-    weights = [1 / (rank + 2.7) for rank in range(len(words))]
-    total, cumulative = 0.0, []
-    for weight in weights:
-        total += weight
-        cumulative.append(total)
+    sentences = made_up_sentences(chance)
     held: list[list[str]] = []
     while True:
         draw = chance.random()
         if held and draw < _EXACT:
-            yield prose(chance.choice(held))
+            yield in_paragraphs(chance.choice(held))
             continue
         if held and draw < _EXACT + _NEAR:
             copy = list(chance.choice(held))
-            for place in chance.sample(range(len(copy)), max(1, len(copy) // 100)):
-                copy[place] = chance.choice(words)
-            yield prose(copy)
+            copy[chance.randrange(len(copy))] = chance.choice(sentences)
+            yield in_paragraphs(copy)
             continue
-        num_words = chance.randint(_SHORTEST_WORDS, _LONGEST_WORDS)
-        drawn = chance.choices(words, cum_weights=cumulative, k=num_words)
+        drawn = chance.choices(sentences, k=chance.randint(_SHORTEST, _LONGEST))
         if len(held) < _HELD:
             held.append(drawn)
         else:
             held[chance.randrange(_HELD)] = drawn
-        yield prose(drawn)
+        yield in_paragraphs(drawn)
+
+
+def made_up_sentences(chance: random.Random) -> list[str]:
+    """Sentences of 13 words, drawn by rank (Zipf and Mandelbrot)."""
+    words = [*_STOP, *(made_up(chance) for _ in range(_VOCABULARY))]
+    weights = [1 / (rank + 2.7) for rank in range(len(words))]
+    drawn = chance.choices(words, weights, k=13 * _SENTENCES)
+    return [" ".join(drawn[at : at + 13]).capitalize() + "." for at in range(0, len(drawn), 13)]
 
 
 def made_up(chance: random.Random) -> str:
@@ -241,9 +243,8 @@ def made_up(chance: random.Random) -> str:
     )
 
 
-def prose(words: list[str]) -> str:
-    """Sentences of 13 words, 5 to a paragraph."""
-    sentences = [" ".join(words[at : at + 13]).capitalize() + "." for at in range(0, len(words), 13)]
+def in_paragraphs(sentences: list[str]) -> str:
+    """Five sentences to a paragraph, a paragraph to a line."""
     return "\n".join(" ".join(sentences[at : at + 5]) for at in range(0, len(sentences), 5))
 
 

@@ -92,5 +92,16 @@ def test_the_run_holds_the_forecast_against_what_happened(runs: Path, predicted:
 
 
 def test_a_dry_run_of_what_is_done_has_nothing_to_predict(runs: Path, predicted: dict[str, Any]):
+    invoke("run", runs / "recipe.yaml", "--runs-folder", runs)
     again = json.loads(invoke("run", runs / "recipe.yaml", "--dry-run", "--json", "--runs-folder", runs))
     assert again["forecasts"] == []
+
+
+def test_a_run_prints_its_results_as_one_json_document(runs: Path, predicted: dict[str, Any]):
+    invoke("run", runs / "recipe.yaml", "--runs-folder", runs)
+    results = json.loads(invoke("run", runs / "recipe.yaml", "--json", "--runs-folder", runs))
+    assert [(result["stage"], result["state"]) for result in results] == [
+        ("collect", "up to date"),
+        ("curate", "up to date"),
+    ]
+    assert all(Path(result["folder"]).is_dir() for result in results)
