@@ -42,8 +42,8 @@ def write_artifact(
             ledger.write(_with_excerpts(table, config.excerpt_characters))
             num_records += table.num_rows
             num_documents += kept.num_rows
-            num_characters += _total(pc.utf8_length(kept["text"]))
-            num_text_bytes += _total(pc.binary_length(kept["text"]))
+            num_characters += _total("utf8_length", kept["text"])
+            num_text_bytes += _total("binary_length", kept["text"])
             drops = zip(table["dropped_stage"].to_pylist(), table["dropped_rule"].to_pylist(), strict=True)
             funnel.update((stage, rule) for stage, rule in drops if stage is not None)
     marker.write_pairs(output, config.max_file_bytes)
@@ -76,14 +76,19 @@ def _marked(shards: Sequence[Shard], duplicates: Duplicates, marker: Marker) -> 
             yield marker.mark(batch, number, rows, is_row)
 
 
-def _total(lengths: pa.ChunkedArray) -> int:
-    return pc.sum(lengths).as_py() or 0
+def _total(length: str, texts: pa.ChunkedArray) -> int:
+    """Sum over texts of what the Arrow function `length` says of each."""
+    return pc.call_function("sum", [pc.call_function(length, [texts])]).as_py() or 0
 
 
 def _with_excerpts(table: pa.Table, num_characters: int) -> pa.Table:
     """The table with the head of the text of dropped rows as `excerpt`; null for kept or textless ones."""
-    heads = pc.utf8_slice_codeunits(table["text"], 0, num_characters)
-    has_excerpt = pc.and_(pc.equal(table["verdict"], DROPPED), pc.greater(pc.binary_length(heads), 0))
+    slice_ = pc.SliceOptions(0, num_characters)
+    heads = pc.call_function("utf8_slice_codeunits", [table["text"]], slice_)
+    is_dropped = pc.call_function("equal", [table["verdict"], DROPPED])
+    has_head = pc.call_function("greater", [pc.call_function("binary_length", [heads]), 0])
     field = table.schema.field("excerpt")
-    excerpts = pc.if_else(has_excerpt, heads, pa.scalar(None, field.type))
+    nothing = pa.scalar(None, field.type)
+    has_excerpt = pc.call_function("and", [is_dropped, has_head])
+    excerpts = pc.call_function("if_else", [has_excerpt, heads, nothing])
     return table.set_column(table.schema.get_field_index("excerpt"), field, excerpts)

@@ -101,6 +101,6 @@ def parquet_bytes(
         sink,
         compression="zstd",
         compression_level=encoding.compression_level,
-        use_dictionary=True if columns is None else list(columns),
+        use_dictionary=True if columns is None else list(columns),  # pyright: ignore[reportArgumentType]
     )
     return sink.getvalue().to_pybytes()
