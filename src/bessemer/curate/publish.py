@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +20,6 @@ from bessemer.formats.documents import DocumentWriter
 from bessemer.formats.ledger import LedgerWriter, ledger_schema
 from bessemer.runner.context import Metrics
 
-_compute: Any = pc
-"""pyarrow makes most of these functions when it is imported, so type checkers do not see them."""
 _STAGES = ("read", "extract", "language", "edit", "rules", "duplicates")
 
 
@@ -49,8 +46,8 @@ def write_artifact(
             ledger.write(_with_excerpts(table, config.excerpt_characters))
             num_records += table.num_rows
             num_documents += kept.num_rows
-            num_characters += _total(_compute.utf8_length(kept["text"]))
-            num_text_bytes += _total(_compute.binary_length(kept["text"]))
+            num_characters += _total("utf8_length", kept["text"])
+            num_text_bytes += _total("binary_length", kept["text"])
             drops = zip(table["dropped_stage"].to_pylist(), table["dropped_rule"].to_pylist(), strict=True)
             funnel.update((stage, rule) for stage, rule in drops if stage is not None)
             languages.add(table)
@@ -98,16 +95,19 @@ def _marked(shards: Sequence[Shard], duplicates: Duplicates, marker: Marker) -> 
             yield marker.mark(batch, number, rows, is_row)
 
 
-def _total(lengths: pa.ChunkedArray) -> int:
-    return _compute.sum(lengths).as_py() or 0
+def _total(length: str, texts: pa.ChunkedArray) -> int:
+    """Sum over texts of what the Arrow function `length` says of each."""
+    return pc.call_function("sum", [pc.call_function(length, [texts])]).as_py() or 0
 
 
 def _with_excerpts(table: pa.Table, num_characters: int) -> pa.Table:
     """The table with the head of the text of dropped rows as `excerpt`; null for kept or textless ones."""
-    heads = _compute.utf8_slice_codeunits(table["text"], 0, num_characters)
-    has_excerpt = _compute.and_(
-        _compute.equal(table["verdict"], DROPPED), _compute.greater(_compute.binary_length(heads), 0)
-    )
+    slice_ = pc.SliceOptions(0, num_characters)
+    heads = pc.call_function("utf8_slice_codeunits", [table["text"]], slice_)
+    is_dropped = pc.call_function("equal", [table["verdict"], DROPPED])
+    has_head = pc.call_function("greater", [pc.call_function("binary_length", [heads]), 0])
     field = table.schema.field("excerpt")
-    excerpts = _compute.if_else(has_excerpt, heads, pa.scalar(None, field.type))
+    nothing = pa.scalar(None, field.type)
+    has_excerpt = pc.call_function("and", [is_dropped, has_head])
+    excerpts = pc.call_function("if_else", [has_excerpt, heads, nothing])
     return table.set_column(table.schema.get_field_index("excerpt"), field, excerpts)
