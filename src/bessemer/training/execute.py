@@ -104,6 +104,8 @@ def train(
         memory={"early_stop": early_stop} if early_stop else {},
         should_stop=early_stop.should_stop if early_stop else lambda: False,
     )
+    if note := slow_dtype_note(model.embedding.device, model.compute_dtype):
+        context.say(note)
     run_name = str(context.run.get("name", context.stage))
     sinks = open_sinks(config.report_to, run_name, context.stage, context.output)
     scale = Scale(
@@ -161,6 +163,20 @@ def around_block(config: TrainingConfig, context: StageContext) -> AroundBlock |
         return None
     inner = compiled(context.say) if config.compile == "blocks" else plain
     return recompute(config.recompute, inner)
+
+
+def slow_dtype_note(device: torch.device, dtype: torch.dtype) -> str | None:
+    """A line for CPUs that have no instructions for a narrow type, and so are faster in float32."""
+    if device.type != "cpu" or dtype == torch.float32:
+        return None
+    wide, narrow = (peak_of(device, each).flops_per_s for each in (torch.float32, dtype))
+    if narrow >= wide / 2:
+        return None
+    name = str(dtype).removeprefix("torch.")
+    return (
+        f"this CPU multiplies {name} {wide / narrow:.0f} times slower than float32: "
+        "`compute_dtype: float32` trains faster here"
+    )
 
 
 def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:
