@@ -15,6 +15,7 @@ from bessemer.recipe import load_recipe
 from bessemer.runner.executors import LOCAL
 from bessemer.runner.layout import RunFolder
 from bessemer.runner.lineage import describe_lineage, trace
+from bessemer.runner.predict import predict
 from bessemer.runner.progress import reporter_for
 from bessemer.runner.references import (
     RUNS_FOLDER,
@@ -26,7 +27,7 @@ from bessemer.runner.references import (
 )
 from bessemer.runner.run import dry_run, run_recipe
 from bessemer.runner.status import describe_run, run_status, stale_note
-from bessemer.runner.summary import describe_results, describe_verdicts
+from bessemer.runner.summary import describe_dry_run, describe_results
 from bessemer.stages import imported
 
 app = typer.Typer(
@@ -56,28 +57,37 @@ def run(
         str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
     ] = None,
     is_dry: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and why; do nothing.")
+        bool,
+        typer.Option("--dry-run", help="Say what would be done and why, and predict yield, time and memory."),
     ] = False,
     on: Annotated[
         str,
         typer.Option("--on", metavar="PLACE", help="Where parallel parts run: local, ray or ray:ADDRESS."),
     ] = LOCAL,
+    as_json: AsJson = False,
     runs_folder: RunsFolder = RUNS_FOLDER,
 ) -> None:
     """Bring a run up to date with a recipe: skip what is done, continue what was cut short."""
     resolved = load_recipe(recipe, settings or [])
     folder = runs_folder / resolved.name
+    reporter = reporter_for(sys.stderr if is_dry or as_json else sys.stdout)
     if is_dry:
-        verdicts = dry_run(resolved, folder, from_stage, until)
-        typer.echo(describe_verdicts(verdicts))
-        raise typer.Exit(1 if any(verdict.state == "damaged" for verdict in verdicts) else 0)
+        dry = predict(resolved, folder, dry_run(resolved, folder, from_stage, until), reporter, on)
+        if as_json:
+            _print_json(dry.to_json())
+        else:
+            typer.echo(describe_dry_run(dry))
+        raise typer.Exit(1 if dry.is_damaged else 0)
     try:
-        results = run_recipe(resolved, folder, reporter_for(sys.stdout), from_stage, until, on)
+        results = run_recipe(resolved, folder, reporter, from_stage, until, on)
     except KeyboardInterrupt:
         again = "the same command without --from" if from_stage else "the same command"
         typer.echo(f"\nStopped. Finished work is kept: {again} continues from here.", err=True)
         raise typer.Exit(1) from None
-    typer.echo("\n" + describe_results(RunFolder(folder), results))
+    if as_json:
+        _print_json([result.to_json() for result in results])
+    else:
+        typer.echo("\n" + describe_results(RunFolder(folder), results))
 
 
 @app.command()

@@ -11,8 +11,10 @@ from typing import Any
 
 from bessemer.config import Config
 from bessemer.runner.context import Metrics, StageContext
+from bessemer.runner.forecast import Prediction
 
 StageFunction = Callable[[Any, StageContext], Metrics]
+ForecastFunction = Callable[[Any, StageContext], Prediction]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Stage:
     outside_files: Callable[[Any], Sequence[str]] = lambda config: ()
     """From the config: files, folders and globs that the stage reads besides its inputs. The stage is
     redone when their content changes."""
+    forecast: ForecastFunction | str | None = None
+    """Tries the stage on a sample of its inputs and predicts the whole, for `run --dry-run`."""
 
     def config_type(self) -> type[Config]:
         """The config class; imports its module."""
@@ -51,6 +55,11 @@ class Stage:
     def function(self) -> StageFunction:
         """The function that does the work; imports its module."""
         return imported(self.run) if isinstance(self.run, str) else self.run
+
+    def forecast_function(self) -> ForecastFunction:
+        """The function that predicts; imports its module."""
+        assert self.forecast is not None
+        return imported(self.forecast) if isinstance(self.forecast, str) else self.forecast
 
 
 def imported(reference: str) -> Any:
@@ -84,6 +93,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("pages", every=True),),
             makes="documents",
             run="bessemer.curate.stage:curate",
+            forecast="bessemer.curate.forecast:forecast",
         ),
         Stage(
             kind="tokenizer",

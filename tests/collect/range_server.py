@@ -1,5 +1,6 @@
 """A loopback server that speaks what Common Crawl's do: byte ranges, validators, and the CDX protocol."""
 
+import hashlib
 import json
 import re
 import threading
@@ -20,6 +21,9 @@ class RangeServer(ThreadingHTTPServer):
         self.captures = captures or []
         self.faults: list[str] = []
         self.asked: list[tuple[str, str | None]] = []
+        self.authorizations: set[str | None] = set()
+        self.is_s3 = False
+        """Whether it gives MD5 digests as Amazon S3 does, where Common Crawl's files are."""
 
     @property
     def url(self) -> str:
@@ -41,9 +45,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         self.server.asked.append((self.path, self.headers["Range"]))
+        self.server.authorizations.add(self.headers["Authorization"])
         fault = self.server.faults.pop(0) if self.server.faults else ""
         if fault == "busy":
             self._answer(503, b"Slow down", {"Retry-After": "7"})
+        elif fault == "slow":
+            self._answer(503, b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>", {})
         elif parts.path.endswith("-index"):
             self._index({name: values[0] for name, values in parse_qs(parts.query).items()})
         elif parts.path.lstrip("/") in self.server.files:
@@ -53,9 +60,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, content: bytes, fault: str) -> None:
         etag = f'"v{len(content)}"'
+        if self.server.is_s3:
+            etag = f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
         found = _RANGE.fullmatch(self.headers["Range"] or "")
         is_same = self.headers["If-Range"] in (None, etag)
         start, end, status, headers = 0, len(content), 200, {"ETag": etag}
+        if self.server.is_s3:
+            headers["x-amz-request-id"] = "1"
         if found and is_same:
             start, end, status = int(found[1]), int(found[2] or len(content) - 1) + 1, 206
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"

@@ -5,25 +5,35 @@ import json
 from pathlib import Path
 
 import pytest
-from collect_helpers import records_of, stage_context
+from collect_helpers import files_of, records_of, stage_context
 from range_server import RangeServer
 
 from bessemer.collect import CollectConfig
 from bessemer.collect.common_crawl.collect import collect_common_crawl
+from bessemer.curate.records import read_candidate
 from bessemer.errors import BessemerError
 from bessemer.formats.warc import WarcRecord, read_warc
 from bessemer.formats.warc_writer import WarcHead
+from stage_helpers import kill_at_operation, killed
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "web"
 SAMPLE = SAMPLES / "resiliparse-commoncrawl-2020-34.warc.gz"
 CRAWL = "CC-MAIN-2020-34"
 FILE = f"crawl-data/{CRAWL}/segments/1/warc/a.warc.gz"
+WET = SAMPLES / "whirlwind.warc.wet.gz"
+WET_FILE = f"crawl-data/{CRAWL}/segments/1/wet/a.warc.wet.gz"
 pytestmark = pytest.mark.skipif(not SAMPLE.is_file(), reason="the sample files are not here")
 
 
 def files() -> dict[str, bytes]:
     paths = gzip.compress(f"{FILE}\ncrawl-data/{CRAWL}/other.warc.gz\n".encode())
-    return {f"crawl-data/{CRAWL}/warc.paths.gz": paths, FILE: SAMPLE.read_bytes()}
+    wet_paths = gzip.compress(f"{WET_FILE}\n".encode())
+    return {
+        f"crawl-data/{CRAWL}/warc.paths.gz": paths,
+        FILE: SAMPLE.read_bytes(),
+        f"crawl-data/{CRAWL}/wet.paths.gz": wet_paths,
+        WET_FILE: WET.read_bytes(),
+    }
 
 
 def captures() -> list[dict]:
@@ -127,3 +137,55 @@ def test_private_addresses_are_refused_unless_allowed(tmp_path):
         collect_common_crawl(config, context, WarcHead("1970-01-01T00:00:00Z", {}))
     assert "private address" in (context.output / "crawl.jsonl").read_text()
     assert server.asked == []
+
+
+def test_wet_files_give_the_text_that_common_crawl_extracted(tmp_path):
+    with RangeServer(files()) as server:
+        num_pages, output, _, faults = take(tmp_path, server, files=1, kind="wet")
+    (page,) = [record for record in records_of(output) if record.type == "conversion"]
+    assert (num_pages, faults) == (1, {})
+    assert page.date == "2024-05-18T01:58:10Z"
+    text = read_candidate(page, 1 << 20, 2000, 0.01)
+    assert text.drop is None
+    assert text.source == "an.wikipedia.org"
+    assert "Escopete" in text.text
+
+
+def test_slow_down_without_a_time_is_answered_with_longer_and_longer_waits(tmp_path):
+    with RangeServer(files(), captures()) as server:
+        server.faults = ["slow"] * 4
+        _, _, waits, faults = take(tmp_path, server, urls=["*"], limit=1)
+    assert faults == {}
+    backoff = [wait for wait in waits if wait][:4]
+    assert all(2**n / 2 <= wait <= 2**n for n, wait in enumerate(backoff))
+
+
+def test_files_are_held_against_the_md5_of_the_object_store(tmp_path):
+    with RangeServer(files()) as server:
+        server.is_s3 = True
+        server.faults = ["wrong"]
+        num_pages, _, _, faults = take(tmp_path / "once", server, paths=[FILE])
+        assert (num_pages, faults) == (16, {})
+        server.faults = ["wrong", "wrong"]
+        num_pages, _, _, faults = take(tmp_path / "twice", server, paths=[FILE, WET_FILE])
+    assert num_pages == 1
+    assert faults[f"{server.url}/{FILE}"].startswith("not fetched: wrong checksum: md5 is")
+
+
+@pytest.mark.parametrize("what", [{"paths": [FILE, WET_FILE]}, {"urls": ["*"], "limit": 6}])
+def test_a_run_killed_anywhere_ends_with_the_same_bytes(tmp_path, what):
+    with RangeServer(files(), captures()) as server:
+        take(tmp_path / "whole", server, **what)
+        folder, num_kills = tmp_path / "killed", 0
+        for number in range(4, 200, 3):
+
+            def work(number: int = number) -> None:
+                kill_at_operation(folder, number)
+                take(folder, server, **what)
+
+            if not killed(work):
+                break
+            num_kills += 1
+        take(folder, server, **what)
+    assert num_kills >= 3
+    assert files_of(folder / "output") == files_of(tmp_path / "whole" / "output")

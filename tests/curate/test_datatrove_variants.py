@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.curate.edits import datatrove_c4_values, find_edits, remove_spans
-from bessemer.curate.kernels.marks import character_marks
 from bessemer.curate.kernels.spacy_exceptions import exceptions
 from bessemer.curate.kernels.spacy_tables import polynomial_hash
 from bessemer.curate.kernels.spacy_words import split_tokens, tokenizer_tables
@@ -33,7 +32,7 @@ TEXTS = [
 
 def tokens_of(text: str) -> list[int]:
     no_words = np.zeros(0, np.uint64)
-    return split_tokens(*pack([text]), tokenizer_tables(), character_marks(), no_words)[0].tolist()
+    return split_tokens(*pack([text]), tokenizer_tables(), no_words)[0].tolist()
 
 
 @lru_cache(maxsize=1)

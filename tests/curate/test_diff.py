@@ -45,6 +45,7 @@ def test_documents_of_one_run_only_say_why_the_other_has_them_not(runs: tuple[Pa
     assert [row["url"] for row in answer["kept_only_after"]["listed"]] == ["https://a.org/changed"]
     assert answer["funnel"]["gopher.word_count"] == {"before": 0, "after": 1}
     assert list(answer["rules"]) == ["gopher.word_count"]
+    assert answer["settings"] == {}, "rules are compared as they took effect"
     assert (answer["compared"], answer["values"]) == (2, {})
 
 

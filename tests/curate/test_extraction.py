@@ -1,11 +1,13 @@
 """Pages in every state give clean text or a reason, and never an exception that nobody expects."""
 
 import json
+import re
 
 import pytest
 from curate_helpers import html_page
 
 from bessemer.curate.extraction import ExtractionFault, clean, decode, extract_html
+from bessemer.curate.extraction.config import ExtractionConfig
 from bessemer.curate.kernels.page_shape import page_shape
 from bessemer.curate.language import identify_language
 from bessemer.curate.records import read_candidate
@@ -25,7 +27,7 @@ def response(body: bytes, content_type: str = "text/html", status: int = 200) ->
 
 
 def read(item: WarcRecord | WarcDamage, max_page_bytes: int = 1 << 20):
-    return read_candidate(item, max_page_bytes, max_nesting=2000, max_undecodable=0.01)
+    return read_candidate(item, ExtractionConfig(max_page_bytes=max_page_bytes))
 
 
 def test_code_in_pre_keeps_its_lines_and_indentation():
@@ -45,6 +47,36 @@ def test_lists_tables_and_title_are_there_and_navigation_and_scripts_are_not():
         assert piece in extracted.text
     for piece in ("Home", "var x"):
         assert piece not in extracted.text
+
+
+_AROUND = "<p>" + "A paragraph that is long enough to be the content of the page. " * 4 + "</p>"
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ("<td>a<td>b<td>c", "a\t\tb\t\tc"),
+        ("<th scope=row>a<td></td><td>c", "a\t\t\t\tc"),
+        ("<td><p>a</p><td><div>b</div><div>bb</div><td>c<br>cc", "a\t\tb bb\t\tc cc"),
+        ("<td><p>a <b>strong</b> <a href=x>link</a></p><td>b", "a strong link\t\tb"),
+        ("<td><div style='display:none'>hidden</div><p>a</p><td>b", "a\t\tb"),
+    ],
+)
+def test_a_row_of_a_table_is_a_line_with_two_tabs_between_its_cells(row: str, line: str):
+    table = f"<table><tr>{row}</tr><tr><td>x<td>y<td>z</tr></table>"
+    text = extract_html(f"<main>{_AROUND}{table}{_AROUND}</main>", 100).text
+    rows = [[cell.strip() for cell in row.split("\t\t")] for row in text.split("\n") if "\t" in row]
+    assert rows == [line.split("\t\t"), ["x", "y", "z"]]
+
+
+def test_cells_with_lists_code_or_long_text_keep_their_lines():
+    long = "<p>First paragraph of a page laid out by a table.</p><p>" + "Second paragraph. " * 30
+    for cell in ("<ul><li>a<li>b</ul>", "<pre>x = 1\ny = 2</pre>", long):
+        text = extract_html(f"<main>{_AROUND}<table><tr><td>{cell}<td>z</table>{_AROUND}</main>", 100).text
+        first, second = {"<u": ("a", "b"), "<p": ("x = 1", "y = 2")}.get(cell[:2], ("", ""))
+        if cell == long:
+            first, second = "First paragraph of a page laid out by a table.", "Second paragraph. Second"
+        assert re.search(rf"{re.escape(first)}\n+[ •]*{re.escape(second)}", text)
 
 
 @pytest.mark.parametrize(

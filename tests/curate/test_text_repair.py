@@ -28,6 +28,30 @@ def test_text_is_decoded_under_right_narrow_and_wrong_declarations(text, written
     assert decode(text.encode(written_in), f"text/html; charset={declared}")[0] == text
 
 
+@pytest.mark.parametrize("declared", ["", "utf-8", "iso-8859-1"])
+def test_utf_8_with_a_few_broken_places_is_read_as_utf_8(declared: str):
+    text = "Über die Brücke führt kein Weg zurück, sagt der müde Bäcker. Größe und Gemüse für später. ő"
+    cut = text.encode()[:-1]  # as where an archive truncates a page
+    stray = text.encode().replace(b"kein", b"ke\xffin")
+    assert decode(cut, f"text/html; charset={declared}") == (text[:-1] + "\ufffd", "utf-8")
+    assert decode(stray, f"text/html; charset={declared}") == (text.replace("kein", "ke\ufffdin"), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "written_in", ["cp1251", "gb18030", "euc_jp", "shift_jis", "euc_kr", "koi8-r", "cp1252", "iso8859-7"]
+)
+def test_other_encodings_are_not_taken_for_broken_utf_8(written_in: str):
+    text = {
+        "cp1251": "Дом у реки продали в прошлом году",
+        "koi8-r": "Дом у реки продали в прошлом году",
+        "gb18030": "河边的房子去年卖掉了，现在没有人知道谁住在里面",
+        "euc_kr": "강가의 집은 작년에 팔렸고 지금 누가 그 집에 사는지",
+        "cp1252": "Über die Brücke führt kein Weg zurück, “sagt” der müde Bäcker",
+        "iso8859-7": "Το σπίτι δίπλα στο ποτάμι πουλήθηκε πέρυσι",
+    }.get(written_in, "川のそばの家は去年売られて、今は誰が住んでいるのか誰も知らない")
+    assert decode(text.encode(written_in), f"text/html; charset={written_in}")[0] == text
+
+
 @given(st.binary(max_size=300), st.text(max_size=40))
 def test_any_bytes_under_any_declaration_decode(content: bytes, label: str):
     text, encoding = decode(content, f"text/html; charset={label}")
@@ -58,6 +82,19 @@ def test_invisible_characters_go_and_those_with_meaning_stay():
         assert clean(kept).text == kept
     assert clean("e\u0301").text == "é"
     assert clean("e\u0301", normalize=False).text == "e\u0301"
+
+
+def test_printable_text_holds_nothing_that_normal_form_takes_out_or_replaces():
+    """So that text that is printable, which is nearly all, need not be searched for it."""
+    printable = "a".join(filter(str.isprintable, map(chr, range(0x110000))))
+    for control in ("", "\x07"):  # with which the text is searched
+        assert clean(f"{control}a{printable}a", repair=False, normalize=False).text == f"a{printable}a"
+
+
+@given(st.integers(0, 80), st.text(st.sampled_from("ab\n"), max_size=70))
+def test_no_more_than_thirty_marks_stay_on_a_letter_wherever_it_stands(num_marks: int, before: str):
+    text = clean(f"{before}x{chr(0x316) * num_marks}y").text
+    assert text.count(chr(0x316)) == min(num_marks, 30)
 
 
 @given(st.text(max_size=200))

@@ -177,3 +177,23 @@ def _duplicate(id: str, rule: str, survivor: str, partner: str) -> dict[str, str
 )
 def test_what_a_cluster_frees_lies_between_its_recorded_links(members: list, failing: set, bounds: Freed):
     assert freed_duplicates([_duplicate(*member) for member in members], failing) == bounds
+
+
+@pytest.mark.parametrize(
+    ("members", "failing", "pairs", "bounds"),
+    [
+        # b and c were each most like a, but are duplicates of each other as well
+        ([("b", "near", "a", "a"), ("c", "near", "a", "a")], {"a"}, [("b", "c")], Freed(1, 1, 1)),
+        # a chain breaks where its middle goes
+        ([("b", "near", "a", "a"), ("c", "near", "a", "b")], {"b"}, [("a", "b"), ("b", "c")], Freed(1, 0, 1)),
+        ([("b", "near", "a", "a"), ("c", "near", "a", "b")], {"b"}, [("a", "c")], Freed(1, 0, 0)),
+        # e is equal to a, which goes, and takes over its pairs
+        ([("b", "near", "a", "a"), ("e", "exact", "a", "a")], {"a"}, [("a", "b")], Freed(1, 1, 1)),
+        # of another cluster, which loses nobody
+        ([("b", "near", "a", "a"), ("c", "near", "a", "a")], {"a"}, [("y", "z")], Freed(1, 1, 2)),
+    ],
+)
+def test_all_confirmed_pairs_narrow_what_a_cluster_frees(
+    members: list, failing: set, pairs: list, bounds: Freed
+):
+    assert freed_duplicates([_duplicate(*member) for member in members], failing, pairs) == bounds

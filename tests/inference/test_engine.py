@@ -12,16 +12,18 @@ GREEDY = SamplingParams(temperature=0.0, max_new_tokens=12)
 SAMPLED = SamplingParams(temperature=1.2, top_p=0.95, max_new_tokens=12)
 
 
-@pytest.fixture(scope="module")
-def model() -> Transformer:
+def random_model(**options) -> Transformer:
     config = ModelConfig(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        qk_norm=True,
-        max_position_embeddings=64,
+        **{
+            "vocab_size": VOCAB_SIZE,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "qk_norm": True,
+            "max_position_embeddings": 64,
+            **options,
+        }
     )
     model = Transformer(config).initialize(0)
     generator = torch.Generator().manual_seed(0)
@@ -29,6 +31,19 @@ def model() -> Transformer:
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     return model
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return random_model()
+
+
+SHAPES = {
+    "windows": {"sliding_window": 5, "window_layers": (1,)},
+    "experts": {"mixture": {"num_experts": 4, "experts_per_token": 2, "expert_size": 24}},
+    "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}},
+    "gpt2": {"family": "gpt2", "qk_norm": False, "num_key_value_heads": 4},
+}
 
 
 def ragged_prompts(count, seed=0):
@@ -55,6 +70,18 @@ def test_cached_decoding_gives_the_logits_of_a_full_forward(model):
             cache.advance(stop - start)
     expected = full_logits(model, token_ids_BT[0].tolist())
     torch.testing.assert_close(torch.cat(pieces, dim=1)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_model_decodes_as_its_full_forward_does(shape):
+    model = random_model(**SHAPES[shape])
+    prompts = ragged_prompts(5)
+    completions = Engine(model, set(), PAD).generate(prompts, SAMPLED, seed=0)
+    for prompt, completion in zip(prompts, completions, strict=True):
+        logits = full_logits(model, prompt + completion.token_ids)[len(prompt) - 1 : -1]
+        tokens = torch.tensor(completion.token_ids).unsqueeze(1)
+        expected = torch.log_softmax(logits, dim=-1).gather(1, tokens).squeeze(1)
+        torch.testing.assert_close(torch.tensor(completion.log_probabilities), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])

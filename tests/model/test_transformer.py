@@ -31,8 +31,18 @@ def random_ids(*shape, seed=0):
     return torch.randint(40, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_packed_documents_give_the_logits_of_each_alone():
-    model = small_model()
+MIXTURE = {"num_experts": 4, "experts_per_token": 2, "expert_size": 24}
+SHAPES = {
+    "plain": {},
+    "windows": {"sliding_window": 3, "window_layers": (1,)},
+    "experts": {"mixture": MIXTURE},
+    "gpt2": {"family": "gpt2", "num_key_value_heads": 4, "qk_norm": False},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packed_documents_give_the_logits_of_each_alone(shape):
+    model = small_model(**SHAPES[shape])
     lengths = [5, 1, 9]
     documents = [random_ids(1, length, seed=length) for length in lengths]
     packed_BT = torch.cat(documents, dim=1)
@@ -61,8 +71,9 @@ def test_packed_and_separate_documents_give_the_same_gradient():
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_a_token_never_sees_what_comes_after_it():
-    model = small_model()
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_token_never_sees_what_comes_after_it(shape):
+    model = small_model(**SHAPES[shape])
     token_ids_BT = random_ids(1, 10)
     changed_BT = token_ids_BT.clone()
     changed_BT[0, 6] = (changed_BT[0, 6] + 1) % 40
@@ -72,9 +83,28 @@ def test_a_token_never_sees_what_comes_after_it():
 
 
 def test_every_parameter_receives_a_gradient():
-    model = small_model(attention_bias=True, qk_norm=False, tie_word_embeddings=False)
-    model.logits(model(random_ids(2, 8))).logsumexp(-1).sum().backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    everywhere = {"attention_bias": True, "attention_out_bias": True}
+    shapes = [
+        {**everywhere, "mlp_bias": True, "qk_norm": False, "tie_word_embeddings": False},
+        {**everywhere, "mixture": MIXTURE},
+        {"mixture": {**MIXTURE, "shared_size": 24, "scores": "sigmoid"}},
+        {"mixture": {**MIXTURE, "shared_size": 24}, "qk_norm": False},
+        SHAPES["gpt2"],
+    ]
+    for options in shapes:
+        model = small_model(**options)
+        model.logits(model(random_ids(4, 16))).logsumexp(-1).sum().backward()
+        assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters()), options
+
+
+def test_a_window_hides_what_lies_before_it():
+    """Two layers of 3 tokens reach 4 tokens back."""
+    model = small_model(sliding_window=3)
+    token_ids_BT = random_ids(1, 12)
+    changed_BT = token_ids_BT.clone()
+    changed_BT[0, 2] = (changed_BT[0, 2] + 1) % 40
+    difference = (model(token_ids_BT) - model(changed_BT)).abs().amax(-1)[0]
+    assert (difference > 1e-6).nonzero().flatten().tolist() == [2, 3, 4, 5, 6]
 
 
 def test_initialization_depends_on_the_seed_alone():
@@ -113,8 +143,9 @@ def test_bf16_compute_stays_near_float32_and_keeps_float32_gradients():
     assert all(parameter.grad.dtype == torch.float32 for parameter in coarse.parameters())
 
 
-def test_a_model_held_in_its_compute_dtype_computes_the_same():
-    model = small_model(compute_dtype=torch.bfloat16)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_model_held_in_its_compute_dtype_computes_the_same(shape):
+    model = small_model(compute_dtype=torch.bfloat16, **SHAPES[shape])
     held = model.in_compute_dtype()
     assert held.blocks[0].qkv.dtype == torch.bfloat16
     assert held.final_norm.dtype == torch.float32

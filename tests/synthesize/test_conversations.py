@@ -305,8 +305,7 @@ def test_kinds_left_out_of_the_phrasings_keep_their_default():
 
 def test_objects_that_most_documents_mention_are_taught(tmp_path):
     pages = [(m, page_of(m, [fact for fact in FACTS if fact.module == m])) for m in MODULES]
-    pages += [(f"more{i}", f"Many a program calls merge_token, and so does page {i}.") for i in range(2)]
-    pages += [("other", "Some call open_table too.")]
+    pages += [(f"more{i}", f"Page {i} calls merge_token and open_table.") for i in range(2)]
     context = stage_context(tmp_path, write_documents(tmp_path / "documents", [pages]))
     synthesize(CONFIG.model_copy(update={"objects": 10, "held_out_objects": 3}), context)
     rows = [json.loads(line) for line in (context.output / "facts.jsonl").read_text().splitlines()]

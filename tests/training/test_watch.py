@@ -10,11 +10,10 @@ import torch
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, parameter_count
 from bessemer.training.config import TrainingConfig
-from bessemer.training.execute import slow_dtype_note
 from bessemer.training.loop import StepReport
 from bessemer.training.memory import check_memory, estimate_memory
 from bessemer.training.optimizers import OptimizerConfig
-from bessemer.training.peak import Peak, measured_flops, peak_of
+from bessemer.training.peak import measured_flops, peak_of
 from bessemer.training.sinks import open_sinks
 from bessemer.training.watch import Scale, TrainingWatch
 from stage_helpers import SilentProgress, said, stage_context
@@ -183,19 +182,6 @@ def test_a_known_gpu_has_the_vendors_figure(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     peak = peak_of(torch.device("cuda", 0), torch.bfloat16)
     assert (peak.flops_per_s, peak.source) == (989e12, "data sheet")
-
-
-def test_a_type_that_this_cpu_is_slow_at_is_said_with_the_mend(monkeypatch):
-    rates = {torch.float32: 60e9, torch.bfloat16: 2e9, torch.float16: 50e9}
-    monkeypatch.setattr(
-        "bessemer.training.execute.peak_of", lambda device, dtype: Peak(rates[dtype], "measured")
-    )
-    note = slow_dtype_note(CPU, torch.bfloat16)
-    assert note is not None
-    assert "bfloat16 30 times slower" in note
-    assert "compute_dtype: float32" in note
-    assert slow_dtype_note(CPU, torch.float16) is None
-    assert slow_dtype_note(CPU, torch.float32) is None
 
 
 SHAPE = ModelConfig(vocab_size=512, hidden_size=64, num_hidden_layers=2, num_attention_heads=2)

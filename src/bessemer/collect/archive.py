@@ -5,6 +5,7 @@ which answer came first, nor on how many requests ran at once.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from bessemer.collect.crawl_config import CrawlConfig
@@ -35,7 +36,9 @@ class Archive:
         writer: WarcWriter,
         failures: FailureLog,
         previous: PreviousCrawl | None,
+        about: Mapping[str, str],
     ) -> None:
+        """`about` is said of every page, unless the page says otherwise of itself."""
         self.frontier = frontier
         self.progress: CrawlProgress = frontier.progress()
         self.given_up: set[str] = set(self.progress.hosts_given_up)
@@ -46,6 +49,7 @@ class Archive:
         self._writer = writer
         self._failures = failures
         self._previous = previous
+        self._about = about
         self._num_uncommitted = 0
         self._committed_s = time.monotonic()
 
@@ -93,12 +97,14 @@ class Archive:
             self._writer.write_metadata(exchange.url, evidence.date, content_type, exchange.response_block)
         if self._config.sitemaps and self._config.max_depth > 0 and site.closed_reason is None:
             for text in site.robots.sitemaps:
-                self._queue_sitemap(canonical_url(text, base=entry.url))
+                self._queue_sitemap(canonical_url(text, base=entry.url), entry)
 
-    def _queue_sitemap(self, url: str | None) -> None:
+    def _queue_sitemap(self, url: str | None, named_by: Entry) -> None:
         if url is None or self.frontier.knows(url):
             return
-        authority = authority_of(url)
+        # Counted for the host that names it: a robots.txt may name sitemaps of other hosts, but must not
+        # send the crawler to thousands of them.
+        authority = authority_of(named_by.url)
         counts = self.frontier.host(authority)
         if counts.num_sitemaps >= self._config.max_sitemaps_per_host:
             self._leave("more sitemaps than max_sitemaps_per_host")
@@ -207,7 +213,11 @@ class Archive:
         self.frontier.count_payload(capture.digest, capture.original)
 
     def _write_response(self, entry: Entry, visit: Visit, exchange: Exchange) -> str:
-        signals = [signal.as_json() for signal in visit.signals]
+        about: dict[str, object] = dict(self._about)
+        if visit.licence is not None:
+            about["licence"] = visit.licence
+        if visit.signals:
+            about["reservations"] = [signal.as_json() for signal in visit.signals]
         return self._writer.write_exchange(
             entry.url,
             visit.date,
@@ -215,7 +225,7 @@ class Archive:
             exchange.response_block,
             exchange.response.body,
             exchange.address,
-            {"reservations": signals} if signals else None,
+            about,
         )
 
     def _note_reservation(self, entry: Entry, visit: Visit) -> None:
@@ -231,7 +241,7 @@ class Archive:
             url = canonical_url(text, base=entry.url)
             # sitemaps.org, "Sitemap file location": an index lists sitemaps of its own site.
             if url is not None and authority_of(url) == authority_of(entry.url):
-                self._queue_sitemap(url)
+                self._queue_sitemap(url, entry)
         links = (canonical_url(text, base=entry.url) for text in sitemap.pages)
         self._admit([link for link in links if link is not None], entry.depth)
 

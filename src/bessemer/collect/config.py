@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bessemer.collect.common_crawl.config import CommonCrawlConfig
 from bessemer.collect.crawl_config import DEFAULT_MAX_PAGES, CrawlConfig
+from bessemer.collect.hub.config import HubConfig
 from bessemer.config import Bytes, Config, Count, Seconds
 
 Format = Literal[
@@ -24,14 +25,15 @@ Format = Literal[
     "warc",
 ]
 
-_SOURCES = ("urls", "path", "common_crawl")
+_SOURCES = ("urls", "path", "common_crawl", "hub")
 """Fields of which one says where the pages come from."""
 
 
 class CollectConfig(Config):
-    """One source of raw pages: the built-in corpus, a crawl from seed URLs, Common Crawl, or local files."""
+    """One source of raw pages: the built-in corpus, a crawl from seed URLs, Common Crawl, local files, or a
+    data set of the Hugging Face hub."""
 
-    source: Literal["builtin", "urls", "path", "common_crawl"] = "builtin"
+    source: Literal["builtin", "urls", "path", "common_crawl", "hub"] = "builtin"
     """Follows from the field of that name when it is given; may also hold it: `source: {path: corpus/}`."""
     urls: tuple[str, ...] = ()
     """Seeds of a crawl."""
@@ -41,6 +43,8 @@ class CollectConfig(Config):
     """Kind of the files under `path`; `auto` goes by each name's extension."""
     common_crawl: CommonCrawlConfig | None = None
     """Files or single pages of a Common Crawl archive."""
+    hub: HubConfig | None = None
+    """A data set of the Hugging Face hub, by name. One on disk is read with `path`."""
     text_column: str = "text"
     """Rows (JSONL, Parquet, Arrow): the column that holds the document."""
     id_column: str | None = None
@@ -58,7 +62,7 @@ class CollectConfig(Config):
     source_name: str | None = None
     """What documents from files name as their source. Default: the folder or file that `path` names."""
     licence: str | None = None
-    """Licence of the documents, as an SPDX expression; what a file or row says about itself wins."""
+    """Licence of the documents, as an SPDX expression; what a page, file or row says about itself wins."""
     fetched_at: str | None = None
     """ISO 8601 date of the documents. Default: when the file was last changed; what a row says wins."""
     max_document_bytes: Bytes = Field(default=32 << 20, ge=1, le=64 << 20)
@@ -68,7 +72,7 @@ class CollectConfig(Config):
     document_memory_bytes: Bytes = Field(default=2 << 30, ge=256 << 20)
     """PDF and EPUB: a file whose parser needs more (address space) is dropped and reported."""
     max_pages: Count | None = Field(default=None, ge=1)
-    """Stop a crawl (also of the built-in corpus) after so many pages. Default with `urls`: 10,000."""
+    """Stop after so many pages, documents or rows. Default with `urls`: 10,000. WARC files are not cut."""
     max_file_bytes: Bytes = Field(default=256 << 20, ge=1)
     """Size at which the next WARC file begins."""
     builtin_modules: tuple[str, ...] | None = None
@@ -110,6 +114,8 @@ class CollectConfig(Config):
                 raise ValueError(f"source: {name} needs {name}: to be given")
             if self.source != name and is_given:
                 raise ValueError(f"{name} is given, but source is {self.source}; remove one of them")
+        if self.source == "common_crawl" and self.max_pages is not None:
+            raise ValueError("max_pages does not bound common_crawl; use its limit (pages) or files")
         return self
 
     @field_validator("fetched_at", mode="before")

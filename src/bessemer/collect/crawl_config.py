@@ -88,7 +88,7 @@ class CrawlConfig(Config):
     sitemaps: bool = True
     """Follow the sitemaps that a host's robots.txt names."""
     max_sitemaps_per_host: int = Field(default=100, ge=0)
-    """Sitemap files read for one host, indexes included."""
+    """Sitemap files read that one host names, indexes included."""
     max_sitemap_urls: Count = Field(default=50_000, ge=0)
     """URLs taken from one sitemap file; the protocol allows 50,000."""
     previous: str | tuple[str, ...] = ()

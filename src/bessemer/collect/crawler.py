@@ -7,8 +7,9 @@ back to the last commit and the crawl goes on from there.
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bessemer.collect.archive import Archive
 from bessemer.collect.clock import Clock
@@ -36,6 +37,8 @@ class CrawlPlan:
     max_file_bytes: int
     head: WarcHead
     clock: Clock
+    about: Mapping[str, str] = field(default_factory=dict)
+    """`source` and `licence` of the pages, where the user knows them."""
 
 
 def crawl(config: CrawlConfig, plan: CrawlPlan, context: StageContext) -> CrawlProgress:
@@ -62,7 +65,7 @@ def crawl(config: CrawlConfig, plan: CrawlPlan, context: StageContext) -> CrawlP
             WarcWriter(context.output, plan.head, plan.max_file_bytes, progress.warc)
         )
         scope = Scope(config, frontier.starting_points())
-        archive = Archive(config, scope, frontier, writer, failures, previous)
+        archive = Archive(config, scope, frontier, writer, failures, previous, plan.about)
         asyncio.run(_run(config, plan, archive, previous, context))
         archive.commit()
         for line in in_words(archive, plan):

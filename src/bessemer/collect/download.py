@@ -45,8 +45,9 @@ async def download(
 ) -> None:
     """Fetch a URL into `target`, which appears when it is whole and matches all that is known of it.
 
-    Continues `.part` files that an earlier attempt left beside the target. `digests` (algorithm →
-    hexadecimal) must match besides those that the server sends; `advance` gets the bytes as they come.
+    Continues `.part` files that an earlier attempt left beside the target. `digests` (algorithm, or
+    `git-blob` → hexadecimal) must match besides those that the server sends; `advance` gets the bytes as
+    they come.
     Raises Refused when there is no such file, it is longer than `max_bytes`, or does not match.
     """
     part = _Part(url, target.with_name(target.name + ".part"), max_bytes, advance)
@@ -140,8 +141,7 @@ class _Part:
         version = self._version()
         wanted = {**(version.digests if version else {}), **digests}
         for algorithm, digest in sorted(wanted.items()):
-            with self._path.open("rb") as file:
-                actual = hashlib.file_digest(file, algorithm).hexdigest()
+            actual = _digest(self._path, algorithm)
             if actual != digest.lower():
                 return f"wrong checksum: {algorithm} is {actual}, not {digest}"
         return None
@@ -156,6 +156,17 @@ class _Part:
     def discard(self) -> None:
         self._version_path.unlink(missing_ok=True)
         self._path.unlink(missing_ok=True)
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    """A file's digest in hexadecimal; `git-blob` is the SHA-1 that git calls the content by."""
+    with path.open("rb") as file:
+        if algorithm != "git-blob":
+            return hashlib.file_digest(file, algorithm).hexdigest()
+        digest = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+        return digest.hexdigest()
 
 
 def _digests_of(answer: Answer) -> dict[str, str]:

@@ -109,8 +109,7 @@ class Fetcher:
 
     def slow_down(self, url: str, delay_s: float) -> None:
         """Wait at least so long between two requests to this URL's host from now on."""
-        turns = self._turns_of(url)
-        turns.delay_s = max(turns.delay_s, delay_s)
+        self._turns_of(url).slow_down(delay_s)
 
     async def fetch(
         self,

@@ -11,6 +11,7 @@ from typing import get_args
 from urllib.parse import quote
 
 from bessemer.collect.config import Format
+from bessemer.collect.hub.card import CARD_NAME, DatasetCard, read_card
 from bessemer.collect.readers.compressed import COMPRESSION_SUFFIXES
 from bessemer.collect.readers.programming import programming_language
 from bessemer.errors import BessemerError, ConfigError
@@ -36,6 +37,7 @@ _EXTENSIONS: dict[str, Format] = {
     ".epub": "epub",
 }
 """Kinds beside source code, which `readers.programming` knows."""
+_TABLES = ("parquet", "arrow", "jsonl")
 _COMPRESSIBLE = ("text", "html", "markdown", "jsonl", "transcript", "code")
 _DATASET_INFO, _DATASET_STATE, _DATASET_SPLITS = "dataset_info.json", "state.json", "dataset_dict.json"
 _MAX_INFO_BYTES = 1 << 20
@@ -56,6 +58,8 @@ class SourceFile:
     """Where it was downloaded from."""
     fault: str | None = None
     """Why there is nothing to read at `path`."""
+    digest: str | None = None
+    """What tells its content apart before it is there to be read."""
 
     @property
     def uri(self) -> str:
@@ -67,8 +71,9 @@ def find_source_files(patterns: tuple[str, ...], file_format: Format) -> list[So
     """Every file that the patterns name, in the order of patterns, then of names.
 
     Hidden files are left out, and of folders that `datasets.save_to_disk` wrote, all but the data set's
-    own tables. Raises BessemerError for a pattern that names nothing, and ConfigError for a single file
-    whose extension does not say what it is.
+    own tables; so are dataset cards, which give the licence of the files below them.
+    Raises BessemerError for a pattern that names nothing, and ConfigError for a single file whose extension
+    does not say what it is.
     """
     found: dict[str, SourceFile] = {}
     for number, pattern in enumerate(patterns, start=1):
@@ -102,20 +107,35 @@ def format_of(name: str) -> Format:
 
 
 def _without_bookkeeping(paths: list[Path]) -> Iterator[tuple[Path, str | None]]:
-    """Files and their licence; of a saved data set, the tables that its state names, in that order."""
+    """Files and their licence; of a saved data set, the tables that its state names, in that order.
+
+    Dataset cards give the licence of the files beside and below them, and are no documents.
+    """
     folders = {path.parent for path in paths if path.name == _DATASET_STATE}
     tables = {folder: _tables_of(folder) for folder in folders}
+    cards = _cards_among(paths)
     told: set[Path] = set()
     for path in paths:
         names = tables.get(path.parent)
+        card = next((cards[folder] for folder in path.parents if folder in cards), None) if cards else None
+        licence = card.licence if card else None
         if names is None:
-            if path.name != _DATASET_SPLITS:
-                yield path, None
+            is_card = path.name == CARD_NAME and path.parent in cards
+            if path.name != _DATASET_SPLITS and not is_card:
+                yield path, licence
         elif path.parent not in told:
             told.add(path.parent)
-            licence = _licence_of(path.parent)
+            licence = _licence_of(path.parent) or licence
             here = {other.name: other for other in paths if other.parent == path.parent}
             yield from ((here[name], licence) for name in names if name in here)
+
+
+def _cards_among(paths: list[Path]) -> dict[Path, DatasetCard]:
+    """Dataset cards by folder: those with tables beside or below them."""
+    with_tables = {folder for path in paths if format_of(path.name) in _TABLES for folder in path.parents}
+    readmes = (path for path in paths if path.name == CARD_NAME and path.parent in with_tables)
+    cards = {path.parent: read_card(path) for path in readmes}
+    return {folder: card for folder, card in cards.items() if card is not None}
 
 
 def _tables_of(folder: Path) -> list[str] | None:

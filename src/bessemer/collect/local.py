@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,8 @@ from bessemer.runner.files import write_atomically
 from bessemer.runner.manifest import digest_of_json
 
 _PAGE_TYPES = {"response", "resource", "conversion"}
+_KNOWN_TYPES = _PAGE_TYPES | {"warcinfo", "request", "metadata", "revisit", "continuation"}
+_EMPTY = "empty: the file holds no record"
 _STATE_NAME = "local.json"
 _ROW_READERS = {"jsonl": read_jsonl, "parquet": read_parquet, "arrow": read_arrow}
 _FRAGMENT_SAFE = "/?:@!$&'()*+,;=-._~"
@@ -39,16 +42,26 @@ _LAST_EPOCH_S = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 def collect_files(config: CollectConfig, context: StageContext, head: WarcHead) -> int:
     """Write the pages of every file that `config.path` names. Returns how many pages there are."""
-    return collect_source_files(find_source_files(config.paths, config.format), config, context, head)
+    files = find_source_files(config.paths, config.format)
+    if any(file.format == "warc" for file in files) and (config.licence or config.source_name):
+        context.say(
+            "WARC files are kept byte for byte: licence: and source_name: do not reach the pages in them"
+        )
+    return collect_source_files(files, config, context, head)
 
 
 def collect_source_files(
-    files: list[SourceFile], config: CollectConfig, context: StageContext, head: WarcHead
+    files: list[SourceFile],
+    config: CollectConfig,
+    context: StageContext,
+    head: WarcHead,
+    present: Callable[[SourceFile], AbstractContextManager[SourceFile]] = nullcontext,
 ) -> int:
-    """Write every file's pages to the output. Returns how many pages there are.
+    """Write every file's pages to the output, until there are `config.max_pages`. Returns how many there are.
 
     Done files are remembered in scratch, each with the offsets that the output had reached; a file
-    that was interrupted is done again from its start.
+    that was interrupted is done again from its start. `present` sees to it that a file is there, and is
+    left when what was read of it is safe.
     """
     if any(file.format == "pdf" for file in files):
         _require_pypdf()
@@ -65,15 +78,21 @@ def collect_source_files(
     ):
         collector = _LocalCollector(config, context.output, guarded)
         for number in range(state["num_files"], len(files)):
-            num_pages += collector.add(files[number], number, writer, failures)
-            done = {
-                "listing": listing,
-                "num_files": number + 1,
-                "num_pages": num_pages,
-                "failures_offset": failures.sync(),
-                "position": asdict(writer.sync()),
-            }
-            write_atomically(state_path, json.dumps(done).encode())
+            if config.max_pages is not None and num_pages >= config.max_pages:
+                left = len(files) - number
+                context.say(f"stopped at max_pages = {config.max_pages:,}; {left:,} files were not opened")
+                break
+            with present(files[number]) as file:
+                most = None if config.max_pages is None else config.max_pages - num_pages
+                num_pages += collector.add(file, number, writer, failures, most)
+                done = {
+                    "listing": listing,
+                    "num_files": number + 1,
+                    "num_pages": num_pages,
+                    "failures_offset": failures.sync(),
+                    "position": asdict(writer.sync()),
+                }
+                write_atomically(state_path, json.dumps(done).encode())
             progress.set(number + 1, pages=num_pages)
     return num_pages
 
@@ -86,15 +105,17 @@ class _LocalCollector:
         self._output = output
         self._guarded = guarded
 
-    def add(self, file: SourceFile, number: int, writer: WarcWriter, failures: FailureLog) -> int:
-        """Write the pages of one file. Returns how many there were."""
+    def add(
+        self, file: SourceFile, number: int, writer: WarcWriter, failures: FailureLog, most: int | None
+    ) -> int:
+        """Write the pages of one file, at most so many. Returns how many there were."""
         if file.fault is not None:
             failures.add(file.uri, file.fault)
             return 0
         try:
             if file.format == "warc":
                 return self._add_warc(file, number, failures)
-            return self._add_pages(file, writer, failures)
+            return self._add_pages(file, writer, failures, most)
         except OSError as error:
             failures.add(file.uri, f"unreadable: {error.strerror or error}")
             return 0
@@ -104,15 +125,16 @@ class _LocalCollector:
         _link_or_copy(file.path, target)
         return count_pages(target, file.uri, failures)
 
-    def _add_pages(self, file: SourceFile, writer: WarcWriter, failures: FailureLog) -> int:
+    def _add_pages(self, file: SourceFile, writer: WarcWriter, failures: FailureLog, most: int | None) -> int:
         file_date = self._date_of(file.path)
         facts = {
             "source": self._config.source_name or file.name.partition("/")[0],
             "licence": self._config.licence or file.licence or "",
         }
-        num_pages = 0
+        num_pages, num_faults = 0, 0
         for item in self._read(file):
             if isinstance(item, Fault):
+                num_faults += 1
                 place = f"{file.uri}:{item.place}" if item.place else file.uri
                 failures.add(place, item.reason, item.is_kept)
                 continue
@@ -122,6 +144,10 @@ class _LocalCollector:
             about = bounded_facts(facts | dict(item.about))
             write(uri, item.date or file_date, item.content_type, item.body, about)
             num_pages += 1
+            if num_pages == most:
+                break
+        if num_pages + num_faults == 0:
+            failures.add(file.uri, _EMPTY)
         return num_pages
 
     def _read(self, file: SourceFile) -> Iterator[Page | Fault]:
@@ -147,15 +173,23 @@ class _LocalCollector:
 
 
 def count_pages(path: Path, uri: str, failures: FailureLog) -> int:
-    """Pages of a WARC file. Damaged stretches, and records whose digest is wrong, are reported."""
-    num_pages = 0
+    """Pages of a WARC file. Damaged stretches, records of unknown type (WARC 1.1, section 6.1: they are to be
+    skipped), and records whose digest is wrong are reported."""
+    num_pages, num_items = 0, 0
     for item in read_warc(path):
+        num_items += 1
         if isinstance(item, WarcDamage):
             failures.add(f"{uri}#offset={item.offset}", f"damaged WARC: {item.reason}")
             continue
         num_pages += item.type in _PAGE_TYPES
+        if item.type not in _KNOWN_TYPES:
+            failures.add(
+                f"{uri}#offset={item.offset}", f"unknown record type: {item.type[:40]!r} is not read"
+            )
         if fault := wrong_digest(item):
             failures.add(f"{uri}#offset={item.offset}", fault, is_kept=True)
+    if num_items == 0:
+        failures.add(uri, _EMPTY)
     return num_pages
 
 
@@ -171,8 +205,8 @@ def _require_pypdf() -> None:
 
 def _state_of(file: SourceFile) -> list[object]:
     """What tells whether a file is still the one that an earlier attempt read."""
-    if file.fault is not None:
-        return [file.name, file.fault]
+    if file.fault is not None or file.digest is not None:
+        return [file.name, file.fault, file.digest]
     facts = file.path.stat()
     return [file.name, facts.st_size, facts.st_mtime_ns]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 _OPENING = re.compile(
     r"<(?:(!--)"
     r"|(script|style|textarea|title|xmp|iframe|noembed|noframes)(?=[\s/>])"
-    r"|(a|area|base|meta|frame)(?=[\s/]))",
+    r"|(a|area|base|link|meta|frame)(?=[\s/]))",
     re.IGNORECASE,
 )
 _ATTRIBUTE = re.compile(
@@ -27,7 +27,7 @@ _WANTED = frozenset({"href", "src", "rel", "name", "content", "http-equiv"})
 
 
 def tags_of(page: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """`a`, `area`, `base`, `meta` and `frame` tags in order: name and attributes, both in lower case.
+    """`a`, `area`, `base`, `link`, `meta` and `frame` tags in order: name and attributes, both in lower case.
 
     Only attributes that a crawler reads are given; of several with one name, the first.
     """

@@ -30,6 +30,12 @@ class HostTurns:
         self._paused_until_s = 0.0
         self._num_failures = 0
 
+    def slow_down(self, delay_s: float) -> None:
+        """Keep at least this delay from now on, also after the request that was made last."""
+        if delay_s > self.delay_s:
+            self._next_s += delay_s - self.delay_s
+            self.delay_s = delay_s
+
     def note_failure(self, retry_after_s: float | None) -> None:
         """Pause everyone: the server is overloaded, down, or asked for it."""
         doublings = min(self._num_failures, _MAX_DOUBLINGS)

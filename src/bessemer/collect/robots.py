@@ -20,6 +20,8 @@ _MAX_REDIRECTS = 5
 """RFC 9309, section 2.3.1.2: at least five redirects are followed."""
 _MAX_AGE_S = 24 * 3600.0
 """RFC 9309, section 2.4: a copy should not be used for longer than a day."""
+_MAX_ORIGINS = 4000
+"""Files are kept in memory for so many origins; those read first are read again when they are needed."""
 TDM_PATH = "/.well-known/tdmrep.json"
 
 
@@ -77,7 +79,9 @@ class Sites:
         read_s, task = self._reading.get(origin, (0.0, None))
         if task is None or now_s - read_s > _MAX_AGE_S:
             task = asyncio.create_task(self._read(origin))
+            self._reading.pop(origin, None)  # so that the order is that of reading
             self._reading[origin] = (now_s, task)
+            self._forget_the_oldest()
         # A visitor that is cancelled must not take the others' answer with it.
         return await asyncio.shield(task)
 
@@ -87,6 +91,13 @@ class Sites:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget_the_oldest(self) -> None:
+        while len(self._reading) > _MAX_ORIGINS:
+            oldest = next(iter(self._reading))
+            if not self._reading[oldest][1].done():
+                return
+            del self._reading[oldest]
 
     async def _read(self, origin: str) -> SiteRules:
         rules = await self._read_robots(origin) if self._config.respect_robots else SiteRules()

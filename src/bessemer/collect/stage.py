@@ -6,6 +6,7 @@ from bessemer.collect.common_crawl.collect import collect_common_crawl
 from bessemer.collect.config import CollectConfig
 from bessemer.collect.crawler import CrawlPlan, crawl, warc_head
 from bessemer.collect.failures import FAILURES_NAME, count_failures, first_failure
+from bessemer.collect.hub.collect import collect_hub
 from bessemer.collect.local import collect_files
 from bessemer.errors import BessemerError
 from bessemer.formats.warc_writer import WarcHead
@@ -66,8 +67,13 @@ def _collect_pages(config: CollectConfig, context: StageContext) -> tuple[int, M
         case "urls":
             clock = crawl_clock()
             crawl_head = warc_head(config.crawl, warc_date(clock()), "crawl")
-            plan = CrawlPlan(config.urls, config.max_pages, config.max_file_bytes, crawl_head, clock)
-            return crawl(config.crawl, plan, context).num_pages, {}
+            known = {"source": config.source_name, "licence": config.licence}
+            about = {name: value for name, value in known.items() if value}
+            plan = CrawlPlan(config.urls, config.max_pages, config.max_file_bytes, crawl_head, clock, about)
+            progress = crawl(config.crawl, plan, context)
+            return progress.num_pages, progress.facts
+        case "hub":
+            return collect_hub(config, context, head("a data set of the hub"))
 
 
 def _in_words(failures: dict[str, int]) -> str:

@@ -35,6 +35,8 @@ class Visit:
     """What the owner says about the page's use."""
     links: tuple[str, ...] = ()
     num_links_left: int = 0
+    licence: str | None = None
+    """What the page says its licence is: a URL."""
     sitemap: Sitemap | None = None
     unchanged: Capture | None = None
     """The earlier capture that still holds, where the server said so."""
@@ -162,6 +164,7 @@ class Visitor:
             signals=signals,
             links=links,
             num_links_left=markup.num_links_left,
+            licence=markup.licence,
             unchanged=unchanged,
         )
 

@@ -6,30 +6,22 @@ from pydantic import Field, field_validator, model_validator
 
 from bessemer.config import Bytes, Count
 from bessemer.curate.dedup.config import DuplicateConfig
+from bessemer.curate.extraction.config import ExtractionConfig
+from bessemer.curate.language_config import LanguageConfig
 from bessemer.curate.rules import Bounds, Rule, apply_settings
 from bessemer.curate.word_lists import read_word_list
 from bessemer.errors import ConfigError
 
 
-class CurateConfig(DuplicateConfig):
-    """Extraction, language, rules and deduplication (the fields of `DuplicateConfig`); the defaults follow
-    published recipes for the web."""
+class CurateConfig(DuplicateConfig, LanguageConfig, ExtractionConfig):
+    """Extraction, language, rules and deduplication: the fields of the classes that it inherits, and these.
+    The defaults follow published recipes for the web."""
 
-    languages: tuple[str, ...] = ("en",)
-    """ISO 639 codes to keep; empty keeps all."""
-    min_language_score: float = Field(default=0.65, ge=0, le=1)
-    """Least probability of the identified language (FineWeb: 0.65)."""
     rules: Mapping[str, bool | Bounds] = {}
     """Changes to the rules in `curate.rules`: a name (or a pattern such as `fineweb.*`) → on, off, or
     `{min: …, max: …}`. Variants only by a pattern with `@`: `gopher.*@datatrove`."""
     bad_words: tuple[str, ...] = ()
     """What `c4.bad_words` counts: words and phrases, or the path of a file with one a line."""
-    max_page_bytes: Bytes = Field(default=16 << 20, gt=0)
-    """Larger pages are dropped unread (Common Crawl truncates at 1 MiB, 5 MiB since 2025)."""
-    max_nesting: Count = Field(default=2000, gt=0)
-    """Most HTML elements open at once; extraction takes quadratic time in it. Browsers stop at 512."""
-    max_undecodable: float = Field(default=0.01, ge=0, le=1)
-    """Greatest fraction of characters that did not decode or are control characters."""
     excerpt_characters: Count = Field(default=500, ge=0)
     """Head of a dropped document's text that the ledger keeps."""
     shard_bytes: Bytes | None = Field(default=None, gt=0)

@@ -55,7 +55,7 @@ def _num_kept(documents: pl.DataFrame) -> int:
 def _different_settings(before: Path, after: Path) -> dict[str, dict[str, Any]]:
     """Settings of the curate stage but the rules, which are compared as they took effect."""
     configs = [
-        {name: value for name, value in _flat(curate_config(folder)) if not name.startswith("rules.")}
+        {name: value for name, value in _flat(curate_config(folder)) if name.partition(".")[0] != "rules"}
         for folder in (before, after)
     ]
     names = sorted(set(configs[0]) | set(configs[1]))

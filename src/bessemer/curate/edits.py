@@ -1,7 +1,7 @@
 """Edits: rules that remove spans of text and drop no document, and the values that texts have before them.
 
-C4's line rules and citation marks (Raffel et al. 2020, section 2.2) and RefinedWeb's line rules (Penedo et
-al. 2023, appendix G.2); see `rules.c4` and `rules.refinedweb`.
+C4's line rules and citation marks (Raffel et al. 2020) and RefinedWeb's line rules (Penedo et al. 2023); see
+`rules.c4` and `rules.refinedweb`.
 """
 
 from collections.abc import Collection, Sequence

@@ -90,13 +90,12 @@ def _edit(rows: Sequence[_Row], rules: Sequence[Rule], on_demand: Sequence[str])
 
 def _language_drop(row: _Row, config: CurateConfig) -> Drop | None:
     assert row.language is not None
-    code, score = row.language
-    if not config.languages:
-        return None
-    if code not in config.languages:
+    code, score = row.language.code, row.language.score
+    if config.languages and code not in config.languages:
         return Drop("language", "language.code", f"{code} is not among {', '.join(config.languages)}", score)
-    if score < config.min_language_score:
-        return Drop("language", "language.score", None, score, "min", config.min_language_score)
+    least = config.least_score(code)
+    if score < least:
+        return Drop("language", "language.score", None, score, "min", least)
     return None
 
 
@@ -144,8 +143,12 @@ def _record(row: _Row, excerpt_characters: int) -> dict[str, Any]:
         "fetched_at": candidate.fetched_at,
         "num_bytes": candidate.num_bytes,
         "num_characters": len(candidate.text),
+        "extractor": candidate.extractor,
+        "extractor_reason": candidate.extractor_reason,
         "language": row.language.code if row.language else None,
         "language_score": row.language.score if row.language else None,
+        "second_language": row.language.second_code if row.language else None,
+        "second_language_share": row.language.second_share if row.language else None,
         "verdict": KEPT if drop is None else DROPPED,
         "dropped_stage": drop.stage if drop else None,
         "dropped_rule": drop.rule if drop else None,

@@ -50,11 +50,11 @@ def measure_on_demand(batch: Batch, wanted: Collection[str]) -> dict[str, Column
 def _datatrove(batch: Batch) -> dict[str, Column]:
     """datatrove 0.10.1: Gopher quality and repetition, FineWeb."""
     tables = spacy_words.tokenizer_tables()
-    hashes, lengths, token_offsets, counts = spacy_words.split_tokens(
-        batch.buffer, batch.offsets, tables, character_marks(), _datatrove_stop_words()
+    hashes, lengths, heads, token_offsets, counts = spacy_words.split_tokens(
+        batch.buffer, batch.offsets, tables, _datatrove_stop_words()
     )
     pieces = datatrove_lines.count_datatrove_lines(batch.buffer, batch.offsets, character_marks())
-    grams = ngrams.datatrove_ngrams(hashes, lengths, token_offsets, tables.powers)
+    grams = ngrams.datatrove_ngrams(hashes, lengths, heads, token_offsets, tables.powers)
     num_characters = counts[:, spacy_words.NUM_CODE_POINTS]
     values = _datatrove_quality(counts, pieces)
     values |= _datatrove_lines(pieces, num_characters)

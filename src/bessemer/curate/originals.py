@@ -89,7 +89,7 @@ class Originals:
     def _extract(self, item: WarcRecord | WarcDamage) -> Candidate:
         config = self._config
         assert config is not None
-        return read_candidate(item, config.max_page_bytes, config.max_nesting, config.max_undecodable)
+        return read_candidate(item, config)
 
 
 def removed_texts(text: str, edits: Sequence[Mapping[str, Any]]) -> list[str]:

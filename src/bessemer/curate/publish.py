@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from bessemer.curate.by_language import LanguageCounts
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.dedup.marks import Marker
 from bessemer.curate.dedup.resolve import Duplicates
+from bessemer.curate.extraction import FALLBACK
 from bessemer.curate.judge import DROPPED, KEPT
 from bessemer.curate.rules import RULE_NAMES, describe
 from bessemer.curate.shards import Shard
@@ -30,23 +33,25 @@ def write_artifact(
     schema = ledger_schema(RULE_NAMES, describe(config.effective_rules()))
     marker = Marker(shards, duplicates, config.min_similarity)
     funnel: Counter[tuple[str, str]] = Counter()
+    languages = LanguageCounts()
+    extractors: Counter[str] = Counter()
     num_records = num_documents = num_characters = num_text_bytes = 0
     with (
         DocumentWriter(output, config.max_file_bytes) as documents,
         LedgerWriter(output, schema, config.max_file_bytes) as ledger,
     ):
         for table in _marked(shards, duplicates, marker):
-            verdicts = table["verdict"].to_pylist()
-            texts = table["text"].to_pylist()
-            documents.write(table.filter(pa.array([verdict == KEPT for verdict in verdicts], pa.bool_())))
-            ledger.write(_with_excerpts(table, verdicts, texts, config.excerpt_characters))
-            kept = [text for text, verdict in zip(texts, verdicts, strict=True) if verdict == KEPT]
+            kept = table.filter(pc.field("verdict") == KEPT)
+            documents.write(kept)
+            ledger.write(_with_excerpts(table, config.excerpt_characters))
             num_records += table.num_rows
-            num_documents += len(kept)
-            num_characters += sum(len(text) for text in kept)
-            num_text_bytes += sum(len(text.encode()) for text in kept)
+            num_documents += kept.num_rows
+            num_characters += _total(pc.utf8_length(kept["text"]))
+            num_text_bytes += _total(pc.binary_length(kept["text"]))
             drops = zip(table["dropped_stage"].to_pylist(), table["dropped_rule"].to_pylist(), strict=True)
             funnel.update((stage, rule) for stage, rule in drops if stage is not None)
+            languages.add(table)
+            extractors.update(_extractors(table))
     marker.write_pairs(output, config.max_file_bytes)
     return {
         "records": num_records,
@@ -58,7 +63,20 @@ def write_artifact(
         "duplicates": sum(count for (stage, _), count in funnel.items() if stage == "duplicates"),
         "unreadable": sum(count for (stage, _), count in funnel.items() if stage in ("read", "extract")),
         **{f"dropped.{rule}": funnel[stage, rule] for stage, rule in sorted(funnel, key=_funnel_order)},
+        **languages.metrics(),
+        **{f"extractor.{name}": count for name, count in sorted(extractors.items())},
     }
+
+
+def _extractors(table: pa.Table) -> Iterator[str]:
+    """The extractor of each HTML page; once more as `fallbacks` where it stood in for another."""
+    for name, reason in zip(
+        table["extractor"].to_pylist(), table["extractor_reason"].to_pylist(), strict=True
+    ):
+        if name is not None:
+            yield name
+        if reason is not None and reason.startswith(FALLBACK):
+            yield "fallbacks"
 
 
 def _funnel_order(drop: tuple[str, str]) -> tuple[int, int, str]:
@@ -77,14 +95,14 @@ def _marked(shards: Sequence[Shard], duplicates: Duplicates, marker: Marker) -> 
             yield marker.mark(batch, number, rows, is_row)
 
 
-def _with_excerpts(
-    table: pa.Table, verdicts: Sequence[str], texts: Sequence[str], num_characters: int
-) -> pa.Table:
+def _total(lengths: pa.ChunkedArray) -> int:
+    return pc.sum(lengths).as_py() or 0
+
+
+def _with_excerpts(table: pa.Table, num_characters: int) -> pa.Table:
     """The table with the head of the text of dropped rows as `excerpt`; null for kept or textless ones."""
-    excerpts = [
-        text[:num_characters] or None if verdict == DROPPED else None
-        for text, verdict in zip(texts, verdicts, strict=True)
-    ]
+    heads = pc.utf8_slice_codeunits(table["text"], 0, num_characters)
+    has_excerpt = pc.and_(pc.equal(table["verdict"], DROPPED), pc.greater(pc.binary_length(heads), 0))
     field = table.schema.field("excerpt")
-    place = table.schema.get_field_index("excerpt")
-    return table.set_column(place, field, pa.array(excerpts, field.type))
+    excerpts = pc.if_else(has_excerpt, heads, pa.scalar(None, field.type))
+    return table.set_column(table.schema.get_field_index("excerpt"), field, excerpts)

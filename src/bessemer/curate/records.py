@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from resiliparse.parse.encoding import detect_mime
 
-from bessemer.curate.extraction import Extracted, ExtractionFault, clean, decode, extract_html
+from bessemer.curate.extraction import Extracted, ExtractionFault, clean, decode, extract_page
+from bessemer.curate.extraction.config import ExtractionConfig
 from bessemer.formats.warc import WarcDamage, WarcRecord
 
 PAGE_TYPES = frozenset({"response", "resource", "conversion", "revisit"})
@@ -46,6 +47,10 @@ class Candidate:
     num_bytes: int | None = None
     title: str | None = None
     text: str = ""
+    extractor: str | None = None
+    """Which extractor made the text of an HTML page."""
+    extractor_reason: str | None = None
+    """Why that one, where there was a choice."""
     metadata: dict[str, Any] = field(default_factory=dict)
     is_page_capture: bool = False
     """Fetched from its URL, so that a second capture of the URL is the same page again."""
@@ -64,15 +69,13 @@ def document_id(url: str, content: bytes) -> str:
     return digest.hexdigest()
 
 
-def read_candidate(
-    item: WarcRecord | WarcDamage, max_page_bytes: int, max_nesting: int, max_undecodable: float
-) -> Candidate:
+def read_candidate(item: WarcRecord | WarcDamage, config: ExtractionConfig) -> Candidate:
     """All up to the extracted text. Never raises for what a record holds; `drop` says what is wrong."""
     if isinstance(item, WarcDamage):
         identity = document_id(f"{item.file}:{item.offset}", b"")
         damage = Drop("read", "read.damaged", f"{item.reason} ({item.lost_bytes} bytes lost)")
         return Candidate(item.file, item.offset, identity, drop=damage)
-    body = item.payload(max_page_bytes + 1)
+    body = item.payload(config.max_page_bytes + 1)
     description = item.description
     candidate = Candidate(
         file=item.file,
@@ -89,25 +92,26 @@ def read_candidate(
         is_page_capture=item.type != "resource" and item.uri.startswith(("http://", "https://")),
     )
     media_type = _media_type(item, body.content)
-    candidate.drop = _reason_not_to_read(item, media_type, len(body.content), max_page_bytes)
+    candidate.drop = _reason_not_to_read(item, media_type, len(body.content), config.max_page_bytes)
     if candidate.drop is not None:
         return candidate
     try:
-        extracted = _extract(candidate, media_type, body.content, max_nesting)
+        extracted = _extract(candidate, media_type, body.content, config)
     except ExtractionFault as fault:
         bound = "max" if fault.limit is not None else None
         candidate.drop = Drop("extract", fault.rule, fault.detail, fault.value, bound, fault.limit)
         return candidate
     candidate.text = extracted.text
+    candidate.extractor, candidate.extractor_reason = extracted.extractor, extracted.reason
     candidate.title = extracted.title or candidate.title
     if extracted.notes:
         candidate.metadata = {**candidate.metadata, "extraction": extracted.notes}
     if not extracted.text:
         reason = body.fault or ("no text on the page" if body.content else "the record is empty")
         candidate.drop = Drop("extract", "extract.empty", reason)
-    elif extracted.undecodable > max_undecodable:
+    elif extracted.undecodable > config.max_undecodable:
         candidate.drop = Drop(
-            "extract", "extract.undecodable", None, extracted.undecodable, "max", max_undecodable
+            "extract", "extract.undecodable", None, extracted.undecodable, "max", config.max_undecodable
         )
     return candidate
 
@@ -151,12 +155,12 @@ def _reason_not_to_read(
     return None
 
 
-def _extract(candidate: Candidate, media_type: str, content: bytes, max_nesting: int) -> Extracted:
+def _extract(candidate: Candidate, media_type: str, content: bytes, config: ExtractionConfig) -> Extracted:
     text, candidate.encoding = decode(content, candidate.content_type or "")
     if media_type == JSON_TYPE:
         return _extract_row(candidate, text)
     if media_type in HTML_TYPES:
-        return extract_html(text, max_nesting)
+        return extract_page(text, config)
     return clean(text)
 
 

@@ -25,7 +25,7 @@ from bessemer.formats.warc import WarcDamage, WarcRecord
 from bessemer.runner.files import sha256_of
 from bessemer.runner.manifest import digest_of_json
 
-SHARD_VERSION = 2
+SHARD_VERSION = 3
 """Raise when the content of a shard changes for the same config and input."""
 _MIN_SHARD_BYTES, _MAX_SHARD_BYTES = 512 << 10, 8 << 20
 _SHARDS_WANTED = 64
@@ -71,13 +71,10 @@ class Shard:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns=columns)
 
-    def kept(self, columns: list[str]) -> pa.Table:
-        """Some columns of the rows that no rule dropped."""
-        parts = [
-            batch.filter(pc.field("verdict") == KEPT).select(columns)
-            for batch in self.batches(list({"verdict", *columns}))
-        ]
-        return pa.concat_tables(parts)
+    def kept(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Some columns of the rows that no rule dropped, in parts of bounded size."""
+        for batch in self.batches(list({"verdict", *columns})):
+            yield batch.filter(pc.field("verdict") == KEPT).select(columns)
 
     def fingerprints(self) -> FingerprintFiles:
         """Of the rows that no rule dropped."""
@@ -160,7 +157,7 @@ def _batches(items: Iterable[WarcRecord | WarcDamage], config: CurateConfig) -> 
     for item in items:
         if not is_page(item):
             continue
-        candidate = read_candidate(item, config.max_page_bytes, config.max_nesting, config.max_undecodable)
+        candidate = read_candidate(item, config)
         batch.append(candidate)
         num_characters += len(candidate.text)
         if num_characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_ROWS:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from bessemer.curate.by_language import tell_languages
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.dedup.resolve import find_duplicates
 from bessemer.curate.publish import write_artifact
@@ -16,7 +17,7 @@ from bessemer.errors import BessemerError
 from bessemer.formats.warc import is_warc_name
 from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.executors import Executor, open_executor
-from bessemer.runner.manifest import Artifact
+from bessemer.runner.manifest import Artifact, digest_of_json
 
 
 def curate(config: CurateConfig, context: StageContext) -> Metrics:
@@ -26,26 +27,45 @@ def curate(config: CurateConfig, context: StageContext) -> Metrics:
     files' bytes; finished ranges are kept in `context.scratch` and used again after a kill. Raises
     BessemerError when there is nothing to read or deduplication would take too much.
     """
+    clock = _Clock()
+    tasks = plan_tasks(config, context)
+    clock.lap("plan")
+    with open_executor(context.on, config.workers, len(tasks)) as executor:
+        num_workers = executor.num_workers
+        shards = _make_shards(tasks, config, context, executor)
+        clock.lap("extract_and_judge")
+    scratch = context.scratch / "duplicates"
+    inputs_digest = digest_of_json([task.fingerprint for task in tasks])
+    duplicates = find_duplicates(shards, config, scratch, num_threads(config), context.say, inputs_digest)
+    clock.lap("deduplicate")
+    metrics = write_artifact(shards, duplicates, config, context.output)
+    clock.lap("write")
+    context.say(_summary(metrics))
+    context.say(tell_languages(metrics))
+    if fallbacks := metrics.get("extractor.fallbacks"):
+        context.say(
+            f"{fallbacks:,} pages have resiliparse's text because trafilatura gave none in time or crashed, "
+            "which may differ on another machine: extractor_reason in the ledger"
+        )
+    return metrics | duplicates.metrics | clock.metrics() | {"workers": num_workers}
+
+
+def plan_tasks(config: CurateConfig, context: StageContext) -> list[ShardTask]:
+    """The shards to make of the `pages` artifacts. Raises BessemerError when there is nothing to read."""
     pages = context.inputs["pages"]
     folders = ", ".join(str(artifact.folder) for artifact in pages)
     files = page_files(pages)
     if not files:
         raise BessemerError(f"{folders} holds no WARC or WET files for the stage {context.stage!r}")
-    clock = _Clock()
     tasks = plan_shards(files, config, " ".join(artifact.manifest.digest for artifact in pages))
     if not tasks:
         raise BessemerError(f"the WARC files in {folders} are empty: no record to curate")
-    clock.lap("plan")
-    with open_executor(context.on, config.workers, len(tasks)) as executor:
-        shards = _make_shards(tasks, config, context, executor)
-        clock.lap("extract_and_judge")
-    num_threads = config.workers or os.cpu_count() or 1
-    duplicates = find_duplicates(shards, config, context.scratch / "duplicates", num_threads, context.say)
-    clock.lap("deduplicate")
-    metrics = write_artifact(shards, duplicates, config, context.output)
-    clock.lap("write")
-    context.say(_summary(metrics))
-    return metrics | duplicates.metrics | clock.metrics()
+    return tasks
+
+
+def num_threads(config: CurateConfig) -> int:
+    """Threads that compare nominated duplicates."""
+    return config.workers or os.cpu_count() or 1
 
 
 def page_files(pages: Sequence[Artifact]) -> dict[str, Path]:

@@ -20,6 +20,7 @@ from bessemer.curate.replay import (
 )
 from bessemer.curate.whereabouts import TokenRate, curate_config, token_rate
 from bessemer.errors import BessemerError
+from bessemer.formats.duplicate_pairs import DUPLICATE_PAIRS_STEM, scan_duplicate_pairs
 
 MAX_LISTED = 10
 _TOP_SOURCES = 15
@@ -53,7 +54,7 @@ def what_if(folder: Path, settings: Sequence[str], max_listed: int | None = MAX_
     passing = changed.filter(pl.col("change") == "passes")
     dropped = changed.filter(pl.col("change") == "drops")
     absorbed = changed.filter(pl.col("change") == "absorbs")
-    freed = _freed(records, changed)
+    freed = _freed(folder, records, changed)
     num_kept = _count(counts, pl.col("dropped_stage").is_null())
     url_duplicates = _url_duplicates(folder, records, passing)
     at_most = num_kept - dropped.height + freed.at_most + passing.height - url_duplicates
@@ -162,7 +163,7 @@ def _by_rule(counts: pl.DataFrame, rules: Mapping[str, Any]) -> dict[str, dict[s
     return {name: {"before": before.get(name, 0), "after": after.get(name, 0)} for name in names}
 
 
-def _freed(records: pl.LazyFrame, changed: pl.DataFrame) -> Freed:
+def _freed(folder: Path, records: pl.LazyFrame, changed: pl.DataFrame) -> Freed:
     leaving = changed.filter(pl.col("change") != "passes")
     if leaving.is_empty():
         return Freed(0, 0, 0)
@@ -177,7 +178,16 @@ def _freed(records: pl.LazyFrame, changed: pl.DataFrame) -> Freed:
         .select("id", "dropped_rule", "duplicate_survivor", "duplicate_partner")
         .collect()
     )
-    return freed_duplicates(members.to_dicts(), set(leaving["id"]))
+    return freed_duplicates(members.to_dicts(), set(leaving["id"]), _pairs_among(folder, members, survivors))
+
+
+def _pairs_among(folder: Path, members: pl.DataFrame, survivors: pl.Series) -> list[tuple[str, str]]:
+    """Confirmed near duplicates among the members of some clusters; none when they were not looked for."""
+    if not any(folder.glob(f"{DUPLICATE_PAIRS_STEM}-*.parquet")):
+        return []
+    known = pl.concat([members["id"], survivors]).unique().implode()
+    is_among = pl.col("id_a").is_in(known) & pl.col("id_b").is_in(known)
+    return scan_duplicate_pairs(folder).filter(is_among).select("id_a", "id_b").collect().rows()
 
 
 def _url_duplicates(folder: Path, records: pl.LazyFrame, passing: pl.DataFrame) -> int:

@@ -21,7 +21,8 @@ def _format_record(record: Mapping[str, Any]) -> str:
         f"  record     {record['file']} at {record['offset']:,}, {record['record_type'] or 'damaged'}, "
         f"{record['content_type'] or '-'}, {record['fetched_at'] or '-'}",
         f"  text       {number(record['num_characters'])} characters, {number(record['num_bytes'])} bytes",
-        f"  language   {record['language'] or '-'} {number(record['language_score'])}",
+        *_extractor(record),
+        f"  language   {record['language'] or '-'} {number(record['language_score'])}{_second(record)}",
         f"  verdict    {record['verdict']}{_because(record)}",
         *_duplicate(record["duplicate"]),
         *_stands_for(record["stands_for"]),
@@ -46,6 +47,19 @@ def _because(record: Mapping[str, Any]) -> str:
     if record["detail"]:
         parts.append(f" - {record['detail']}")
     return "".join(parts)
+
+
+def _extractor(record: Mapping[str, Any]) -> list[str]:
+    """Nothing where there was no choice, or the ledger is older than the choice."""
+    if record.get("extractor_reason") is None:
+        return []
+    return [f"  extractor  {record['extractor']}: {record['extractor_reason']}"]
+
+
+def _second(record: Mapping[str, Any]) -> str:
+    if record.get("second_language") is None:
+        return ""
+    return f", {record['second_language_share']:.0%} of it {record['second_language']}"
 
 
 def _duplicate(duplicate: Mapping[str, Any] | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from bessemer.formats.tokens import read_split
 from bessemer.inference.sampling import SamplingParams
 from bessemer.model.config import flops_per_token
 from bessemer.model.folder import load_model
+from bessemer.model.precision import ComputeDtype, resolve_dtype
 from bessemer.runner.context import StageContext
 from bessemer.runner.files import write_atomically
 from bessemer.runner.manifest import Artifact
@@ -23,7 +24,7 @@ from bessemer.synthesize.conversations import Question
 from bessemer.synthesize.stage import QUESTIONS
 from bessemer.synthesize.verify import KEY_DEFINITION, Verdict
 from bessemer.tokenization.tokenizer import load_tokenizer
-from bessemer.training.execute import best_device, check_sequence_length, torch_dtype
+from bessemer.training.execute import best_device, check_sequence_length
 
 RESULTS = "results.json"
 
@@ -43,7 +44,7 @@ class EvaluateConfig(Config):
     """Chats of several questions that are held with each model; 0 leaves them out."""
     chat_turns: Count = Field(default=5, ge=2)
     """Questions a chat."""
-    compute_dtype: Literal["bfloat16", "float32"] = "float32"
+    compute_dtype: ComputeDtype = "float32"
     """Type of the matrix products."""
 
 
@@ -96,8 +97,9 @@ def _evaluate_model(
 ) -> tuple[dict[str, Estimate], list[Answer]]:
     """All figures of one model, and its answers."""
     tokenizer = load_tokenizer(artifact.folder)
-    dtype = torch_dtype(config.compute_dtype)
-    model = load_model(artifact.folder, compute_dtype=dtype, device=best_device())
+    device = best_device()
+    dtype = resolve_dtype(config.compute_dtype, device)
+    model = load_model(artifact.folder, compute_dtype=dtype, device=device)
     check_sequence_length(config.sequence_length, model.config)
     validation = read_split(context.input("tokens").folder, "validation")
     bits = bits_per_byte(model, validation, config.sequence_length, config.validation_tokens)

@@ -14,7 +14,7 @@ from bessemer.export.markup import tag
 from bessemer.export.page import page
 from bessemer.export.report_data import curation_section, documents_section, flow_section
 from bessemer.export.report_models import answers_section, evaluation_section, training_section
-from bessemer.export.report_proof import cost_section, lineage_section, versions_section
+from bessemer.export.report_proof import cost_section, forecast_section, lineage_section, versions_section
 from bessemer.export.view import RunView, view_of_folder
 from bessemer.runner.files import write_atomically
 from bessemer.runner.progress import compact, duration
@@ -29,6 +29,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[RunView], Markup | None]], ...] = (
     ("curation", "Curation", curation_section),
     ("documents", "Pages", documents_section),
     ("cost", "Cost", cost_section),
+    ("forecasts", "Forecasts", forecast_section),
     ("lineage", "Lineage", lineage_section),
     ("versions", "Environment", versions_section),
 )
@@ -75,7 +76,8 @@ def report_json(run_folder: Path) -> dict[str, Any]:
     """The run's numbers as plain data.
 
     `stages`: name, kind, status, wall_s, digest, in recipe order. `models`: by name of the stage, every
-    figure as value, low, high (95 % interval) and n; what rests on nothing is null.
+    figure as value, low, high (95 % interval) and n; what rests on nothing is null. `forecasts`: what
+    `run --dry-run` predicted of stages, with what happened.
     """
     view = view_of_folder(run_folder)
     return {
@@ -94,6 +96,7 @@ def report_json(run_folder: Path) -> dict[str, Any]:
             model: {figure: _plain(estimate) for figure, estimate in row.items()}
             for model, row in view.results.items()
         },
+        "forecasts": [forecast.to_json() for forecast in view.forecasts],
     }
 
 

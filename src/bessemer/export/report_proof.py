@@ -6,6 +6,7 @@ from bessemer.export.figures import cost_cells, total_cost
 from bessemer.export.markup import Node, section, table, tag
 from bessemer.export.view import RunView
 from bessemer.runner.cost import WATTS_PER_CORE
+from bessemer.runner.forecast import Forecast, in_unit
 from bessemer.runner.lineage import describe_lineage, trace
 from bessemer.runner.progress import data_size, duration
 
@@ -46,6 +47,40 @@ def cost_section(view: RunView) -> Markup | None:
             class_="muted small",
         ),
     )
+
+
+def forecast_section(view: RunView) -> Markup | None:
+    """What dry runs predicted of stages, beside what happened."""
+    if not view.forecasts:
+        return None
+    return section(
+        "forecasts",
+        "Forecasts",
+        *(part for forecast in view.forecasts for part in _forecast(forecast)),
+        lead="What run --dry-run predicted from a sample, with 95 % intervals, and what then happened.",
+    )
+
+
+def _forecast(forecast: Forecast) -> list[Markup]:
+    outcome = forecast.outcome
+    actual = outcome.actual if outcome is not None else {}
+    rows = [
+        [
+            name,
+            in_unit(name, expected.value),
+            f"{in_unit(name, expected.low)} to {in_unit(name, expected.high)}",
+            in_unit(name, actual[name].value) if name in actual else "–",
+            ("within" if actual[name].is_within else "outside") if name in actual else "",
+        ]
+        for name, expected in forecast.prediction.expected.items()
+    ]
+    remarks = outcome.remarks if outcome is not None else ("It has not run since.",)
+    return [
+        tag("h3", forecast.stage),
+        tag("p", f"From {forecast.prediction.basis}, {forecast.made_at}.", class_="muted small"),
+        table(["quantity", "predicted", "interval", "happened", ""], rows, "figures"),
+        *(tag("p", remark, class_="muted small") for remark in remarks),
+    ]
 
 
 def lineage_section(view: RunView) -> Markup | None:

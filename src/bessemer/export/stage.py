@@ -18,7 +18,6 @@ from bessemer.model.transformer import Transformer
 from bessemer.runner.context import StageContext
 from bessemer.runner.files import write_atomically
 from bessemer.runner.summary import SUMMARY_NAME
-from bessemer.training.execute import torch_dtype
 
 
 class ExportConfig(Config):
@@ -40,7 +39,7 @@ def export(config: ExportConfig, context: StageContext) -> dict[str, Any]:
     view = view_of_context(context)
     card = model_card(view, source, config.license, config.dtype)
     model = load_model(source.folder)
-    dtype = torch_dtype(config.dtype)
+    dtype = getattr(torch, config.dtype)
     save_model(
         model,
         context.output,

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from bessemer.errors import BessemerError
 from bessemer.evaluation.statistics import Estimate
 from bessemer.formats.jsonl import read_jsonl
 from bessemer.runner.context import StageContext
+from bessemer.runner.forecast import Forecast, read_forecast
 from bessemer.runner.layout import RunFolder
 from bessemer.runner.manifest import Artifact, read_manifest
 from bessemer.runner.status import run_status
@@ -55,6 +56,8 @@ class RunView:
     """When an answer counts as right."""
     answers: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Model → judged answers, in the order of the questions."""
+    forecasts: Sequence[Forecast] = ()
+    """Of stages that were tried on a sample before they ran, in recipe order."""
 
     @property
     def artifacts(self) -> list[Artifact]:
@@ -86,7 +89,8 @@ def view_of_folder(run_folder: Path) -> RunView:
             artifact = Artifact(run.artifact(each.name), read_manifest(run.artifact(each.name)))
             metrics_path = artifact.metrics_path
         stages.append(StageView(each.name, each.kind, each.status, each.wall_s, artifact, metrics_path))
-    return _with_evaluation(status.name, stages)
+    forecasts = [found for each in stages if (found := read_forecast(run, each.name)) is not None]
+    return replace(_with_evaluation(status.name, stages), forecasts=forecasts)
 
 
 def view_of_context(context: StageContext) -> RunView:

@@ -5,12 +5,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bessemer.formats.parquet_shards import ShardedParquetWriter, shard_paths
+
+if TYPE_CHECKING:
+    import polars as pl
 
 DOCUMENTS_STEM = "documents"
 DEFAULT_SHARD_BYTES = 256 << 20
@@ -49,8 +52,10 @@ def read_documents(
             yield from file.iter_batches(batch_size=batch_rows, columns=columns)
 
 
-def scan_documents(folder: Path) -> pl.LazyFrame:
+def scan_documents(folder: Path) -> "pl.LazyFrame":
     """The documents as a lazy frame. Raises BessemerError when there are none."""
+    import polars as pl  # takes longer to import than a writer takes to write
+
     return pl.scan_parquet(shard_paths(folder, DOCUMENTS_STEM))
 
 

@@ -5,12 +5,15 @@ input order. What a higher threshold would do can be read off it: the clusters a
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import polars as pl
 import pyarrow as pa
 
 from bessemer.formats.documents import DEFAULT_SHARD_BYTES
 from bessemer.formats.parquet_shards import ShardedParquetWriter, shard_paths
+
+if TYPE_CHECKING:
+    import polars as pl
 
 DUPLICATE_PAIRS_STEM = "duplicate_pairs"
 
@@ -33,6 +36,8 @@ class DuplicatePairWriter(ShardedParquetWriter):
         super().__init__(folder, DUPLICATE_PAIRS_STEM, DUPLICATE_PAIR_SCHEMA, max_shard_bytes)
 
 
-def scan_duplicate_pairs(folder: Path) -> pl.LazyFrame:
+def scan_duplicate_pairs(folder: Path) -> "pl.LazyFrame":
     """The pairs as a lazy frame. Raises BessemerError when there are none."""
+    import polars as pl  # takes longer to import than a writer takes to write
+
     return pl.scan_parquet(shard_paths(folder, DUPLICATE_PAIRS_STEM))

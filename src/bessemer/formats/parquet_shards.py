@@ -1,5 +1,7 @@
 """Parquet files `stem-00000.parquet`, `stem-00001.parquet`, … of bounded size, each written atomically."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,6 +9,16 @@ import pyarrow.parquet as pq
 
 from bessemer.errors import BessemerError
 from bessemer.runner.files import write_atomically
+
+
+@dataclass(frozen=True)
+class ParquetEncoding:
+    """How columns are written. Never changes what is read."""
+
+    repetitive_columns: Sequence[str] | None = None
+    """Columns that are written through a dictionary of their values; None for all."""
+    compression_level: int | None = None
+    """Of zstd; None for its default."""
 
 
 class ShardedParquetWriter:
@@ -17,8 +29,16 @@ class ShardedParquetWriter:
     finds the schema. Files of the same stem that an earlier attempt left are deleted first.
     """
 
-    def __init__(self, folder: Path, stem: str, schema: pa.Schema, max_shard_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stem: str,
+        schema: pa.Schema,
+        max_shard_bytes: int,
+        encoding: ParquetEncoding = ParquetEncoding(),
+    ) -> None:
         self._folder = folder
+        self._encoding = encoding
         self._stem = stem
         self._schema = schema
         self._max_shard_bytes = max_shard_bytes
@@ -41,9 +61,11 @@ class ShardedParquetWriter:
         # One chunk per column: row groups must not depend on how the rows were batched.
         table = pa.concat_tables([self._schema.empty_table(), *self._waiting]).combine_chunks()
         table = table.replace_schema_metadata(self._schema.metadata)
-        write_atomically(self._folder / shard_name(self._stem, self._num_shards), parquet_bytes(table))
-        self._num_shards += 1
+        # Given up before the file is made: rows are held twice for a moment, not three times.
         self._waiting, self._waiting_bytes = [], 0
+        path = self._folder / shard_name(self._stem, self._num_shards)
+        write_atomically(path, parquet_bytes(table, self._encoding))
+        self._num_shards += 1
 
     def __enter__(self) -> "ShardedParquetWriter":
         return self
@@ -68,8 +90,18 @@ def shard_paths(folder: Path, stem: str) -> list[Path]:
     return paths
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
+def parquet_bytes(
+    table: pa.Table,
+    encoding: ParquetEncoding = ParquetEncoding(),
+) -> bytes:
     """A table as a Parquet file with zstd compression."""
+    columns = encoding.repetitive_columns
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=encoding.compression_level,
+        use_dictionary=True if columns is None else list(columns),
+    )
     return sink.getvalue().to_pybytes()

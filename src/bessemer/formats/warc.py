@@ -32,7 +32,9 @@ MAX_DECODED_BYTES = 64 << 20
 _MAX_HEADER_BYTES = 1 << 16
 _VERSION_LINE = re.compile(rb"WARC/\d+\.\d+[ \t]*\r?\n")
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
-_NEXT_RECORD = b"\nWARC/1."
+_RECORD = b"WARC/"
+_NEXT_RECORD = b"WARC/1."
+_SWALLOWED = re.compile(rb"WARC/1\.\d[ \t]*\r?\n")
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,11 @@ class WarcDamage:
 class _Unreadable(Exception):
     """Raised inside this module when the stream does not go on with a whole record."""
 
+    def __init__(self, reason: str, is_at_record: bool = False) -> None:
+        super().__init__(reason)
+        self.is_at_record = is_at_record
+        """Whether the stream is at the start of the next record already."""
+
 
 def is_warc_name(path: Path) -> bool:
     """Whether a file name says WARC or WET."""
@@ -149,7 +156,7 @@ def read_warc(
         index = 0
         while True:
             offset = stream.offset
-            reason = None
+            reason, is_found = None, False
             try:
                 _skip_line_ends(stream)
                 if stream.peek(1):
@@ -159,10 +166,10 @@ def read_warc(
                     yield record
                     continue
             except _Unreadable as unreadable:
-                reason = str(unreadable)
+                reason, is_found = str(unreadable), unreadable.is_at_record
             if reason is None and stream.fault is None:
                 return
-            is_found = _find_next_record(stream)
+            is_found = is_found or _find_next_record(stream)
             if not is_found and stream.fault is not None:
                 offset, reason = min(offset, stream.fault.offset), stream.fault.reason
                 is_found = stream.recover()
@@ -175,6 +182,7 @@ def read_warc(
 def _read_record(stream: PlainStream, file: str, index: int, max_block_bytes: int) -> WarcRecord:
     offset, can_start_here = stream.offset, stream.can_start_here
     headers = _read_headers(stream)
+    mark = stream.mark(offset)
     length = header_value(headers, "Content-Length") or ""
     if not length.isascii() or not length.isdigit():
         raise _Unreadable(f"Content-Length is {length!r}, not a number")
@@ -182,14 +190,21 @@ def _read_record(stream: PlainStream, file: str, index: int, max_block_bytes: in
     if num_bytes > max_block_bytes:
         is_cut = stream.skip(num_bytes) < num_bytes
         cut = ", and the file ends before it does" if is_cut else ""
-        raise _Unreadable(f"block of {num_bytes} bytes, more than {max_block_bytes} are not read{cut}")
+        reason = f"block of {num_bytes} bytes, more than {max_block_bytes} are not read{cut}"
+        is_followed = not is_cut and _is_at_end(stream)
+        raise _Unreadable(reason, bool(stream.peek(1)) if is_followed else _go_back(stream, mark))
     block = stream.read(num_bytes)
     if len(block) < num_bytes:
-        raise _Unreadable(f"the file ends after {len(block)} of {num_bytes} bytes of a record")
+        reason = f"the file ends after {len(block)} of {num_bytes} bytes of a record"
+        raise _Unreadable(reason, _go_back(stream, mark))
     # Looking beyond the record makes the stream check the member's checksum before the record counts.
-    _skip_line_ends(stream)
+    following = stream.peek(16)
+    is_at_end = _is_at_end(stream)
     if not stream.peek(1) and stream.fault is not None and stream.fault.offset == offset:
         raise _Unreadable(stream.fault.reason)
+    swallowed = None if is_at_end else _SWALLOWED.search(block + following)
+    if swallowed is not None and swallowed.start() < len(block):
+        raise _Unreadable("Content-Length is wrong: it ends within another record", _go_back(stream, mark))
     return WarcRecord(file, offset, index, headers, block, can_start_here)
 
 
@@ -200,12 +215,28 @@ def _read_headers(stream: PlainStream) -> Headers:
         head = stream.peek(_MAX_HEADER_BYTES)
         end = _HEADER_END.search(head)
     version_line = _VERSION_LINE.match(head)
-    if version_line is None:
-        raise _Unreadable(f"expected a WARC version line, found {head[:20]!r}")
-    if end is None:
+    if version_line is None or end is None:
+        stream.read(1)  # so that the search for the next record does not stop here again
+        if version_line is None:
+            raise _Unreadable(f"expected a WARC version line, found {head[:20]!r}")
         raise _Unreadable(f"no end of the record's headers within {len(head)} bytes")
     stream.read(end.end())
     return parse_headers(head[version_line.end() : end.start()])
+
+
+def _is_at_end(stream: PlainStream) -> bool:
+    """Whether a record may end here, line ends aside: at the start of another one, or with the file."""
+    _skip_line_ends(stream)
+    head = stream.peek(len(_RECORD))
+    return not head or head == _RECORD
+
+
+def _go_back(stream: PlainStream, mark: int) -> bool:
+    """Return to where a record that swallowed others may be followed by them; not over a damaged member.
+
+    Returns whether the next record starts right there.
+    """
+    return stream.fault is None and stream.go_back(mark)
 
 
 def _skip_line_ends(stream: PlainStream) -> None:
@@ -215,7 +246,9 @@ def _skip_line_ends(stream: PlainStream) -> None:
 
 
 def _find_next_record(stream: PlainStream) -> bool:
-    if not stream.skip_to(_NEXT_RECORD):
-        return False
-    stream.read(1)
-    return True
+    """Pass over what is not a record. A version line begins one even where the line end before it is lost."""
+    while stream.skip_to(_NEXT_RECORD):
+        if _VERSION_LINE.match(stream.peek(32)):
+            return True
+        stream.read(1)
+    return False

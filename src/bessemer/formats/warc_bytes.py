@@ -6,6 +6,8 @@ reader sees one stream and asks for the offset of the member that a record start
 member ends the stream with a `fault`; `recover` continues at the next member that holds a record.
 """
 
+import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ _MAX_INFLATED_BYTES = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _GZIP_WBITS = 31
 _RECORD_START = b"WARC/"
+_PLAIN_RECORD_START = b"WARC/1."
+_VERSION_LINE = re.compile(rb"WARC/1\.\d[ \t]*\r?\n")
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,17 @@ class PlainStream:
         """Continue after a fault. A plain stream has none, so there is nothing left to read."""
         return False
 
+    def mark(self, record_offset: int) -> int:
+        """What `go_back` needs to return to here, within the record that begins at `record_offset`."""
+        return self._offset
+
+    def go_back(self, mark: int) -> bool:
+        """Return to the mark. Returns whether a record starts right there, which cannot be said here."""
+        self._file.seek(mark)
+        self._buffer.clear()
+        self._offset = mark
+        return False
+
     def _consume(self, size: int) -> None:
         del self._buffer[:size]
         self._offset += size
@@ -115,6 +130,15 @@ class GzipStream(PlainStream):
             return False
         self._restart(offset)
         return True
+
+    def mark(self, record_offset: int) -> int:
+        return record_offset
+
+    def go_back(self, mark: int) -> bool:
+        """Go on with the first member after the mark that starts with a record; with the end if none does."""
+        offset = _find_member(self._file, mark + 1)
+        self._restart(self._file.seek(0, os.SEEK_END) if offset is None else offset)
+        return offset is not None
 
     def _restart(self, offset: int) -> None:
         self._file.seek(offset)
@@ -181,23 +205,30 @@ class GzipStream(PlainStream):
 
 def open_stream(file: BinaryIO, start: int = 0) -> PlainStream:
     """The stream over a file from `start` on, by its magic bytes. `start` is a record's offset."""
+    return GzipStream(file, start) if _is_gzip(file) else PlainStream(file, start)
+
+
+def _is_gzip(file: BinaryIO) -> bool:
+    """By the first bytes; where those say neither, by whether the file holds a member with a record."""
     file.seek(0)
-    is_gzip = file.read(2) == _GZIP_MAGIC[:2]
-    return GzipStream(file, start) if is_gzip else PlainStream(file, start)
+    head = file.read(len(_RECORD_START))
+    if head.startswith(_GZIP_MAGIC[:2]) or head == _RECORD_START or not head:
+        return head.startswith(_GZIP_MAGIC[:2])
+    return _find_member(file, 0) is not None
 
 
 def find_record_start(path: Path, start: int, end: int) -> int | None:
     """File offset in [start, end) of the first place that looks like the start of a record.
 
-    In gzipped files that is a member which inflates to a record's first bytes, in plain files a line.
+    In gzipped files that is a member which inflates to a record's first bytes, in plain files a version line.
     A page can hold such a place, too (an archive inside an archive), so whoever reads from here on must
     prove it: reading the file from a place that is proven reaches the same offset.
     """
     with path.open("rb") as file:
-        if file.read(2) == _GZIP_MAGIC[:2]:
+        if _is_gzip(file):
             return _find_member(file, start, end)
-        line_ends = _find_all(file, b"\n" + _RECORD_START, max(0, start - 1), end - 1)
-        return next((offset + 1 for offset in line_ends), None)
+        starts = _find_all(file, _PLAIN_RECORD_START, start, end)
+        return next((offset for offset in starts if _starts_with_version_line(file, offset)), None)
 
 
 def _find_member(file: BinaryIO, start: int, end: int | None = None) -> int | None:
@@ -232,3 +263,8 @@ def _starts_with_record(file: BinaryIO, offset: int) -> bool:
     except zlib.error:
         return False
     return head == _RECORD_START
+
+
+def _starts_with_version_line(file: BinaryIO, offset: int) -> bool:
+    file.seek(offset)
+    return _VERSION_LINE.match(file.read(32)) is not None

@@ -53,11 +53,15 @@ class KeyValueCache:
         """positions_BT of the next tokens: they continue each row."""
         return self.lengths_B.unsqueeze(1) + torch.arange(num_tokens, device=self._lengths_R.device)
 
-    def mask(self, num_tokens: int) -> AttentionMask:
-        """Each new token sees its row's slots up to its own; what lies beyond a row's end is never seen."""
+    def mask(self, num_tokens: int, window: int | None = None) -> AttentionMask:
+        """Each new token sees its row's slots up to its own, the last `window` of them; what lies beyond a
+        row's end is never seen."""
         num_slots = self._longest + num_tokens
         slots_S = torch.arange(num_slots, device=self._lengths_R.device)
-        visible_BTS = slots_S <= self.positions(num_tokens).unsqueeze(2)
+        positions_BT1 = self.positions(num_tokens).unsqueeze(2)
+        visible_BTS = slots_S <= positions_BT1
+        if window is not None and window < num_slots:
+            visible_BTS = visible_BTS & (slots_S > positions_BT1 - window)
         return AttentionMask(visible_BTS, num_tokens, self._lengths_R.device)
 
     def store(self, layer: int, k_BTKE: Tensor, v_BTKE: Tensor) -> tuple[Tensor, Tensor]:

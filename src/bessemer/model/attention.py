@@ -13,9 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bessemer.model.explicit_attention import explicit_attention
+from bessemer.model.gpu_attention import flex_attention, varlen_attention
 from bessemer.model.kernels import visible_spans
+from bessemer.model.online_softmax import online_softmax_attention
 
-Backend = Literal["causal", "masked", "explicit"]
+Backend = Literal["causal", "masked", "explicit", "online", "flex", "varlen"]
+"""causal: SDPA without a mask. masked: SDPA with a boolean mask, the reference. explicit: stored
+probabilities, the fast path for short rows on a CPU. online: FlashAttention's recurrence, for reading.
+flex, varlen: torch's GPU kernels, which never see a [T, S] mask; chosen by hand only."""
 
 # Above this many tokens the stored probabilities (T squared) cost more than SDPA's recomputation.
 _LONGEST_EXPLICIT_TOKENS = 512
@@ -23,22 +28,41 @@ _LONGEST_EXPLICIT_TOKENS = 512
 
 @dataclass(frozen=True)
 class AttentionMask:
-    """Which keys each query sees; built once per forward of the model and shared by all layers."""
+    """Which keys each query sees; built once per forward of the model and shared by all layers of one
+    window."""
 
     visible_BTS: Tensor | None
-    """Boolean [B or 1, T, S]; None means plainly causal with T = S."""
+    """Boolean [B or 1, T, S], as with a cache; None means that T = S and a query sees itself and what came
+    before, within its document and window."""
     num_tokens: int
     """T."""
     device: torch.device
+    documents_BT: Tensor | None = None
+    """The document that each token belongs to, one after the other in a row (packed sequences)."""
+    window: int | None = None
+    """Keys that a query sees at most, its own included."""
     _biases: dict[torch.dtype, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every query sees itself and everything before it."""
+        is_open = self.window is None or self.window >= self.num_tokens
+        return self.visible_BTS is None and self.documents_BT is None and is_open
 
     @cached_property
     def boolean_BTS(self) -> Tensor:
         """The mask as booleans, also when it is plainly causal."""
         if self.visible_BTS is not None:
             return self.visible_BTS
-        ones = torch.ones(self.num_tokens, self.num_tokens, dtype=torch.bool, device=self.device)
-        return ones.tril().unsqueeze(0)
+        if self.documents_BT is None:
+            shape = (1, self.num_tokens, self.num_tokens)
+            visible_BTS = torch.ones(shape, dtype=torch.bool, device=self.device)
+        else:
+            visible_BTS = self.documents_BT.unsqueeze(2) == self.documents_BT.unsqueeze(1)
+        visible_BTS = visible_BTS.tril()
+        if self.window is not None and self.window < self.num_tokens:
+            visible_BTS = visible_BTS.triu(1 - self.window)
+        return visible_BTS
 
     @cached_property
     def spans_BT2(self) -> Tensor:
@@ -56,16 +80,15 @@ class AttentionMask:
         return self._biases[dtype]
 
 
-def causal_mask(num_tokens: int, device: torch.device) -> AttentionMask:
-    """Every token sees itself and what came before."""
-    return AttentionMask(None, num_tokens, device)
+def causal_mask(num_tokens: int, device: torch.device, window: int | None = None) -> AttentionMask:
+    """Every token sees itself and what came before, at most `window` tokens of it."""
+    return AttentionMask(None, num_tokens, device, window=window)
 
 
-def document_mask(documents_BT: Tensor) -> AttentionMask:
-    """Every token sees itself and what came before within its own document (packed sequences)."""
-    num_tokens = documents_BT.shape[1]
-    same_BTS = documents_BT.unsqueeze(2) == documents_BT.unsqueeze(1)
-    return AttentionMask(same_BTS.tril(), num_tokens, documents_BT.device)
+def document_mask(documents_BT: Tensor, window: int | None = None) -> AttentionMask:
+    """Every token sees itself and what came before within its own document (packed sequences), at most
+    `window` tokens of it."""
+    return AttentionMask(None, documents_BT.shape[1], documents_BT.device, documents_BT, window)
 
 
 def choose_backend(q_BTHE: Tensor, k_BSKE: Tensor, mask: AttentionMask) -> Backend:
@@ -78,7 +101,7 @@ def choose_backend(q_BTHE: Tensor, k_BSKE: Tensor, mask: AttentionMask) -> Backe
     is_cpu = q_BTHE.device.type == "cpu"
     if is_cpu and max(q_BTHE.shape[1], k_BSKE.shape[1]) <= _LONGEST_EXPLICIT_TOKENS:
         return "explicit"
-    return "causal" if mask.visible_BTS is None else "masked"
+    return "causal" if mask.is_plain else "masked"
 
 
 def attend(
@@ -87,20 +110,32 @@ def attend(
     """softmax(q k^T / sqrt(E)) v over the keys that `mask` shows (Vaswani et al. 2017, equation 1).
 
     Returns o_BTHE in q's dtype; the softmax runs in float32 inside every backend. Every query must
-    see at least one key. `backend` overrides the choice, for tests and benchmarks.
+    see at least one key. `backend` overrides the choice.
     """
-    backend = backend or choose_backend(q_BTHE, k_BSKE, mask)
-    if backend == "explicit":
-        return explicit_attention(q_BTHE, k_BSKE, v_BSKE, mask)
-    is_causal = backend == "causal"
-    if is_causal and mask.visible_BTS is not None:
-        raise ValueError("the causal backend cannot apply a document mask: use 'masked' or 'explicit'")
+    match backend or choose_backend(q_BTHE, k_BSKE, mask):
+        case "explicit":
+            return explicit_attention(q_BTHE, k_BSKE, v_BSKE, mask)
+        case "online":
+            return online_softmax_attention(q_BTHE, k_BSKE, v_BSKE, mask)
+        case "flex":
+            return flex_attention(q_BTHE, k_BSKE, v_BSKE, mask)
+        case "varlen":
+            return varlen_attention(q_BTHE, k_BSKE, v_BSKE, mask)
+        case "causal":
+            if not mask.is_plain:
+                raise ValueError("the causal backend cannot apply a document mask or a window: use 'masked'")
+            return _sdpa(q_BTHE, k_BSKE, v_BSKE, None)
+        case "masked":
+            return _sdpa(q_BTHE, k_BSKE, v_BSKE, mask.boolean_BTS.unsqueeze(1))
+
+
+def _sdpa(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, visible_B1TS: Tensor | None) -> Tensor:
     o_BHTE = F.scaled_dot_product_attention(
         q_BTHE.transpose(1, 2),
         k_BSKE.transpose(1, 2),
         v_BSKE.transpose(1, 2),
-        attn_mask=None if is_causal else mask.boolean_BTS.unsqueeze(1),
-        is_causal=is_causal,
+        attn_mask=visible_B1TS,
+        is_causal=visible_B1TS is None,
         enable_gqa=q_BTHE.shape[2] != k_BSKE.shape[2],
     )
     return o_BHTE.transpose(1, 2)

@@ -13,52 +13,14 @@ from torch import Tensor
 
 from bessemer.errors import BessemerError
 from bessemer.model.huggingface import config_from_huggingface, config_to_huggingface
-from bessemer.model.transformer import Block, Transformer
+from bessemer.model.tensor_names import canonical_name, huggingface_tensors, is_superfluous
+from bessemer.model.transformer import Transformer
 from bessemer.runner.files import write_atomically
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+MAX_SHARD_BYTES = 5 * 10**9
+"""Largest weight file that `save_model` writes, the limit of the hub's usual folders."""
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
-
-def huggingface_tensors(model: Transformer) -> dict[str, Tensor]:
-    """Every parameter under its Hugging Face name, as views into the model's own (fused) parameters.
-
-    Writing to a view writes to the model. A tied head is not listed.
-    """
-    views: dict[str, Tensor] = {"model.embed_tokens.weight": model.embedding.detach()}
-    for layer, block in enumerate(model.blocks):
-        assert isinstance(block, Block)
-        for name, view in _block_tensors(block).items():
-            views[f"model.layers.{layer}.{name}"] = view.detach()
-    views["model.norm.weight"] = model.final_norm.detach()
-    if model.head is not None:
-        views["lm_head.weight"] = model.head.detach()
-    return views
-
-
-def _block_tensors(block: Block) -> dict[str, Tensor]:
-    config = block.config
-    q_width = config.num_attention_heads * config.head_dim
-    kv_width = config.num_key_value_heads * config.head_dim
-    q, k, v = block.qkv.split((q_width, kv_width, kv_width))
-    gate, up = block.gate_up.chunk(2)
-    tensors = {
-        "input_layernorm.weight": block.attention_norm,
-        "self_attn.q_proj.weight": q,
-        "self_attn.k_proj.weight": k,
-        "self_attn.v_proj.weight": v,
-        "self_attn.o_proj.weight": block.attention_out,
-        "post_attention_layernorm.weight": block.feed_forward_norm,
-        "mlp.gate_proj.weight": gate,
-        "mlp.up_proj.weight": up,
-        "mlp.down_proj.weight": block.down,
-    }
-    if block.qkv_bias is not None:
-        biases = block.qkv_bias.split((q_width, kv_width, kv_width))
-        tensors |= {f"self_attn.{name}_proj.bias": bias for name, bias in zip("qkv", biases, strict=True)}
-    if block.q_norm is not None and block.k_norm is not None:
-        tensors |= {"self_attn.q_norm.weight": block.q_norm, "self_attn.k_norm.weight": block.k_norm}
-    return tensors
 
 
 def save_model(
@@ -69,17 +31,18 @@ def save_model(
     generation: Mapping[str, Any],
     card: str,
     dtype: torch.dtype = torch.float32,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a folder that transformers, vLLM and the llama.cpp converter open; same model, same bytes.
 
     `generation` is the content of generation_config.json (such as eos_token_id, temperature); its
-    special token ids go to config.json too. `card` becomes README.md. The tokenizer's files are
+    special token ids go to config.json too. Weights beyond `max_shard_bytes` are cut into several files
+    with an index. `card` becomes README.md. The tokenizer's files are
     copied from `tokenizer_folder`, unless it is None. Raises BessemerError when that folder lacks
     tokenizer.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: view.to("cpu", dtype).contiguous() for name, view in huggingface_tensors(model).items()}
-    write_atomically(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+    _write_weights(model, folder, dtype, max_shard_bytes)
     config = config_to_huggingface(model.config, dtype=str(dtype).removeprefix("torch."))
     config |= {name: generation[name] for name in _SPECIAL_IDS if name in generation}
     _write_json(folder / "config.json", config)
@@ -92,7 +55,7 @@ def save_model(
 def load_model(
     folder: Path, compute_dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Transformer:
-    """Read a Hugging Face folder (single or sharded safetensors; Llama, Mistral, Qwen2, Qwen3).
+    """Read a Hugging Face folder (single or sharded safetensors) of a family in `bessemer.model.families`.
 
     Parameters become float32 whatever the file's dtype. Raises BessemerError that names every tensor
     that is missing, unexpected or of another shape, or what is wrong with the folder.
@@ -102,7 +65,7 @@ def load_model(
     problems: list[str] = []
     found: set[str] = set()
     for path in _weight_files(folder):
-        found |= _read_weights(path, targets, problems)
+        found |= _read_weights(path, targets, model.config.family, problems)
     problems += [f"{name}: missing" for name in targets if name not in found]
     if problems:
         raise BessemerError(
@@ -130,29 +93,64 @@ def check_reload(model: Transformer, folder: Path, seed: int, num_tokens: int = 
     return float((live_BTV - read_BTV).abs().max())
 
 
-def _read_weights(path: Path, targets: Mapping[str, Tensor], problems: list[str]) -> set[str]:
+def _write_weights(model: Transformer, folder: Path, dtype: torch.dtype, max_shard_bytes: int) -> None:
+    """model.safetensors, or shards that each stay under the limit (or hold one tensor) and their index,
+    under the names that transformers gives them. Files of an earlier save that are not part of it go."""
+    shards = _shards(huggingface_tensors(model), dtype, max_shard_bytes)
+    names = ["model.safetensors"]
+    if len(shards) > 1:
+        names = [
+            f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)
+        ]
+    for name, views in zip(names, shards, strict=True):
+        tensors = {key: view.to("cpu", dtype).contiguous() for key, view in views.items()}
+        write_atomically(folder / name, save(tensors, metadata={"format": "pt"}))
+    index = folder / "model.safetensors.index.json"
+    if len(shards) > 1:
+        weight_map = {key: name for name, views in zip(names, shards, strict=True) for key in views}
+        total_size = sum(view.numel() for views in shards for view in views.values()) * dtype.itemsize
+        _write_json(index, {"metadata": {"total_size": total_size}, "weight_map": weight_map})
+    else:
+        index.unlink(missing_ok=True)
+    for path in folder.glob("model*.safetensors"):
+        if path.name not in names:
+            path.unlink()
+
+
+def _shards(views: Mapping[str, Tensor], dtype: torch.dtype, max_shard_bytes: int) -> list[dict[str, Tensor]]:
+    shards: list[dict[str, Tensor]] = [{}]
+    used_bytes = 0
+    for name, view in views.items():
+        num_bytes = view.numel() * dtype.itemsize
+        if shards[-1] and used_bytes + num_bytes > max_shard_bytes:
+            shards.append({})
+            used_bytes = 0
+        shards[-1][name] = view
+        used_bytes += num_bytes
+    return shards
+
+
+def _read_weights(path: Path, targets: Mapping[str, Tensor], family: str, problems: list[str]) -> set[str]:
     """Copy one file's tensors into `targets`; returns their names and appends what does not fit."""
+    found: set[str] = set()
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            for name in sorted(names):
-                shape = tuple(file.get_slice(name).get_shape())
-                if name not in targets:
-                    if not _may_ignore(name, targets):
-                        problems.append(f"{name}: unexpected (in {path.name}, shape {list(shape)})")
-                elif shape != targets[name].shape:
+            for key in sorted(file.keys()):
+                name = canonical_name(key, family)
+                shape = tuple(file.get_slice(key).get_shape())
+                if name in targets and shape == targets[name].shape:
+                    targets[name].copy_(file.get_tensor(key))
+                elif name in targets:
                     expected = list(targets[name].shape)
                     problems.append(f"{name}: shape {list(shape)}, expected {expected} (in {path.name})")
-                else:
-                    targets[name].copy_(file.get_tensor(name))
+                elif name != "lm_head.weight" and not is_superfluous(
+                    name, family
+                ):  # a tied head may be saved
+                    problems.append(f"{name}: unexpected (in {path.name}, shape {list(shape)})")
+                found.add(name)
     except SafetensorError as error:
         raise BessemerError(f"{path} is not a whole safetensors file ({error}): copy it again") from error
-    return names
-
-
-def _may_ignore(name: str, targets: Mapping[str, Tensor]) -> bool:
-    """Tied heads that were saved all the same, and the RoPE buffers of old files."""
-    return (name == "lm_head.weight" and name not in targets) or name.endswith("rotary_emb.inv_freq")
+    return found
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -164,7 +162,13 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{folder} has neither {single.name} nor {index.name}: only safetensors weights are read; "
             "convert other formats with transformers' save_pretrained first"
         )
-    names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise BessemerError(f"{index} has no weight_map from tensors to files: copy it again")
+    names = sorted(set(weight_map.values()))
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise BessemerError(f"{index} names files outside its folder: {', '.join(outside)}; do not use it")
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise BessemerError(

@@ -81,3 +81,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     The cast is part of the graph: gradients arrive in the parameters' own dtype.
     """
     return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension (Ba et al. 2016), in
+    float32 whatever x's dtype, then cast back."""
+    return F.layer_norm(x.float(), weight.shape, weight.float(), bias.float(), eps).to(x.dtype)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The tanh form of the Gaussian error linear unit (Hendrycks & Gimpel 2016, section 2), as in GPT-2."""
+    return F.gelu(x, approximate="tanh")

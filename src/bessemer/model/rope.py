@@ -6,21 +6,29 @@ Shapes: B batch, T tokens, N heads, E head dimension.
 import torch
 from torch import Tensor
 
+from bessemer.model.rope_scaling import RopeScaling
+
 Rotation = tuple[Tensor, Tensor]
 """cos and signed sin, each [B or 1, 1, T, E], in the compute dtype."""
 
 
-def rope_table(head_dim: int, num_positions: int, theta: float) -> tuple[Tensor, Tensor]:
+def rope_table(
+    head_dim: int, num_positions: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """cos and signed sin, float32 [positions, E], of the angles position * theta^(-2i/E) (RoFormer,
-    equation 15).
+    equation 15); with `scaling`, of its frequencies and times its amplitude.
 
     Both hold the E/2 angles twice, the sine negated in the first half: a rotation is then
     x * cos + swap_halves(x) * sin.
     """
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     frequencies = 1.0 / theta**exponents
+    if scaling is not None:
+        frequencies = scaling.frequencies(frequencies, theta)
     angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)
     cos, sin = angles.cos(), angles.sin()
+    if scaling is not None and scaling.amplitude != 1.0:
+        cos, sin = cos * scaling.amplitude, sin * scaling.amplitude
     return torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)
 
 
@@ -33,7 +41,8 @@ def rotate(x_BTNE: Tensor, rotation: Rotation) -> Tensor:
 
 
 class _Rotate(torch.autograd.Function):
-    """On [B, N, T, E]. Saves nothing of the input: the gradient is the opposite rotation."""
+    """On [B, N, T, E]. Saves nothing of the input: the gradient is the opposite rotation (times the same
+    amplitude)."""
 
     @staticmethod
     def forward(ctx, x_BNTE: Tensor, cos_B1TE: Tensor, sin_B1TE: Tensor) -> Tensor:  # type: ignore[override]

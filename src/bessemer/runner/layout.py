@@ -4,6 +4,7 @@ runs/<name>/
   recipe.yaml            the recipe as resolved
   log.txt                what was said, with times
   <stage>/               a finished artifact: files, manifest.json, metrics.jsonl
+  <stage>.forecast.json  what `run --dry-run` predicted of it, and what happened
   .<stage>.partial/      an unfinished stage: key, output/, scratch/, attempts.json, metrics.jsonl
   .<name>.old/           a folder on its way out
   .lock                  held while a process works here
@@ -35,6 +36,9 @@ class RunFolder:
 
     def artifact(self, stage: str) -> Path:
         return self.root / stage
+
+    def forecast(self, stage: str) -> Path:
+        return self.root / f"{stage}.forecast.json"
 
     def partial(self, stage: str) -> "PartialFolder":
         return PartialFolder(self.root / f".{stage}.partial")

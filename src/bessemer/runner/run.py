@@ -17,6 +17,7 @@ from bessemer.runner.context import Reporter
 from bessemer.runner.execute import discard, execute
 from bessemer.runner.executors import LOCAL, check_place
 from bessemer.runner.files import is_disk_full, remove_folder, write_atomically
+from bessemer.runner.forecast import describe_forecast, settle
 from bessemer.runner.identity import identify
 from bessemer.runner.layout import RunFolder
 from bessemer.runner.locks import hold_lock
@@ -35,6 +36,17 @@ class StageResult:
     wall_s: float
     """Seconds that this run spent on the stage, with checksums."""
     artifact: Artifact
+
+    def to_json(self) -> dict[str, Any]:
+        """What was done with it, and the artifact's digest and folder."""
+        return {
+            "stage": self.stage,
+            "kind": self.kind,
+            "state": self.state,
+            "wall_s": round(self.wall_s, 3),
+            "digest": self.artifact.manifest.digest,
+            "folder": str(self.artifact.folder),
+        }
 
 
 def run_recipe(
@@ -79,7 +91,10 @@ def run_recipe(
 def dry_run(
     recipe: Recipe, run_folder: Path, from_stage: str | None = None, until: str | None = None
 ) -> list[Verdict]:
-    """What `run_recipe` would do with each stage, and why. Changes nothing."""
+    """What `run_recipe` would do with each stage, and why. Changes nothing.
+
+    `runner.predict` then tells what the stages would give and cost.
+    """
     selection = Selection(from_stage, until)
     selection.check(recipe)
     return assess_all(recipe, RunFolder(run_folder), selection)
@@ -107,6 +122,8 @@ def _bring_up_to_date(
     artifact = execute(plan, identity, inputs, run, reporter, facts, on)
     wall_s = time.monotonic() - start_s
     reporter.say(f"{plan.name}: done in {duration(wall_s)}, digest {artifact.manifest.digest[:12]}")
+    if (forecast := settle(run, artifact.manifest, on)) is not None:
+        reporter.say(describe_forecast(forecast))
     return StageResult(plan.name, plan.kind, "done", wall_s, artifact)
 
 

@@ -3,12 +3,20 @@
 from collections.abc import Sequence
 
 from bessemer.runner.assess import Verdict
+from bessemer.runner.forecast import describe_forecast
 from bessemer.runner.layout import RunFolder
+from bessemer.runner.predict import DryRun
 from bessemer.runner.progress import duration
 from bessemer.runner.run import StageResult
 
 SUMMARY_NAME = "summary.txt"
 """A file of an artifact that is shown when a run ends; the last stage that has one is shown."""
+
+
+def describe_dry_run(dry: DryRun) -> str:
+    """The verdicts, the forecasts, and why there are no more of them."""
+    blocks = [describe_verdicts(dry.verdicts), *map(describe_forecast, dry.forecasts)]
+    return "\n".join([*blocks, *dry.notes])
 
 
 def describe_verdicts(verdicts: Sequence[Verdict]) -> str:

@@ -15,9 +15,9 @@ from bessemer.model.kernels import torch_operations
 from bessemer.model.transformer import AroundBlock
 
 
-def plain(block: Any, x_BTD: Tensor, rotation: Any, mask: Any) -> Tensor:
+def plain(block: Any, *inputs: Any) -> Tensor:
     """The block itself."""
-    return block(x_BTD, rotation, mask)
+    return block(*inputs)
 
 
 def compiled(say: Callable[[str], None]) -> AroundBlock:
@@ -35,16 +35,16 @@ class _Compiled:
         self._run: AroundBlock = torch.compile(plain, dynamic=False)
         self._has_failed = False
 
-    def __call__(self, block: Any, x_BTD: Tensor, rotation: Any, mask: Any) -> Tensor:
+    def __call__(self, block: Any, *inputs: Any) -> Tensor:
         if self._has_failed:
-            return plain(block, x_BTD, rotation, mask)
+            return plain(block, *inputs)
         try:
             with torch_operations():
-                return self._run(block, x_BTD, rotation, mask)
+                return self._run(block, *inputs)
         except Exception as error:  # the compiler's own are of many types
             self._has_failed = True
             self._say(f"compile: failed ({_first_line(error)}); training goes on without")
-            return plain(block, x_BTD, rotation, mask)
+            return plain(block, *inputs)
 
 
 def _why_not() -> str | None:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bessemer.config import Config, Count
+from bessemer.model.precision import ComputeDtype
 from bessemer.training.average import AverageConfig
 from bessemer.training.batch_sizes import BatchSizes, BatchWarmup
 from bessemer.training.guard import GuardConfig
@@ -43,8 +44,9 @@ class TrainingConfig(Config):
     """Optimizer and peak learning rates."""
     schedule: ScheduleConfig = ScheduleConfig()
     """Shape of the learning rate over the run."""
-    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Type of the matrix products; weights are kept in float32. float16 trains with loss scaling."""
+    compute_dtype: ComputeDtype = "auto"
+    """Type of the matrix products; weights are kept in float32. auto: bfloat16 where the hardware has
+    it, else float32. float16 trains with loss scaling."""
     recompute: RecomputeConfig = RecomputeConfig()
     """Activations to compute again in the backward pass, to save memory."""
     compile: Literal["off", "blocks"] = "off"

@@ -12,6 +12,7 @@ from pydantic import Field
 from bessemer.errors import BessemerError
 from bessemer.formats.jsonl import read_jsonl
 from bessemer.model.folder import load_model
+from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import sum_by_document, target_log_probabilities
 from bessemer.objectives.preference import DirectPreference, PairBatch
@@ -22,7 +23,7 @@ from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batch_sizes import BatchSizes
 from bessemer.training.batches import row_of_conversations, stack_rows
 from bessemer.training.config import Cadence, TrainingConfig
-from bessemer.training.execute import TrainingData, best_device, check_sequence_length, torch_dtype, train
+from bessemer.training.execute import TrainingData, best_device, check_sequence_length, train
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.packing import PackedEpochs
 from bessemer.training.schedules import ScheduleConfig
@@ -100,7 +101,7 @@ def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
     tokenizer = load_tokenizer(source)
     pairs = read_pairs(context.input("preferences").folder / "preferences.jsonl", tokenizer)
     device = best_device()
-    model = load_model(source, compute_dtype=torch_dtype(config.compute_dtype), device=device)
+    model = load_model(source, compute_dtype=resolve_dtype(config.compute_dtype, device), device=device)
     check_sequence_length(config.sequence_length, model.config)
     rows = PairRows(pairs, config.sequence_length, tokenizer.padding_id, context.seed, device)
     references = reference_log_probabilities(model, pairs, rows, context.scratch / "reference.npy", context)

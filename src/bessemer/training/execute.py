@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, flops_per_token, parameter_count
+from bessemer.model.precision import has_native_bfloat16
 from bessemer.model.transformer import AroundBlock, Transformer
 from bessemer.objectives.base import Objective
 from bessemer.runner.context import StageContext
@@ -104,8 +105,7 @@ def train(
         memory={"early_stop": early_stop} if early_stop else {},
         should_stop=early_stop.should_stop if early_stop else lambda: False,
     )
-    if note := slow_dtype_note(model.embedding.device, model.compute_dtype):
-        context.say(note)
+    _say_precision(model, context)
     run_name = str(context.run.get("name", context.stage))
     sinks = open_sinks(config.report_to, run_name, context.stage, context.output)
     scale = Scale(
@@ -142,6 +142,7 @@ def train(
         "tokens": num_tokens,
         "loss": watch.last_loss,
         **watch.last_check,
+        "compute_dtype": str(model.compute_dtype).removeprefix("torch."),
         "skipped_steps": len(result.skipped_steps),
         "rewinds": result.num_rewinds,
         "tokens_per_s": (num_tokens - tokens_before(result.first_step)) / max(result.wall_s, 1e-9),
@@ -157,26 +158,24 @@ def early_stop_of(config: EarlyStopConfig | None, quantity: str, context: StageC
     return EarlyStop(config, quantity, context.scratch / "best.safetensors")
 
 
+def _say_precision(model: Transformer, context: StageContext) -> None:
+    """Name the type of the products where it is not the one to expect on this hardware."""
+    is_native = has_native_bfloat16(model.embedding.device)
+    if model.compute_dtype == torch.bfloat16 and not is_native:
+        context.say(
+            "this processor has no bfloat16 arithmetic and emulates it a hundred times slower: "
+            "leave compute_dtype at auto, or set it to float32"
+        )
+    elif model.compute_dtype == torch.float32 and not is_native:
+        context.say("computing in float32: this processor has no bfloat16 arithmetic")
+
+
 def around_block(config: TrainingConfig, context: StageContext) -> AroundBlock | None:
     """How training calls a block; None for as it is."""
     if config.compile == "off" and config.recompute.kind == "none":
         return None
     inner = compiled(context.say) if config.compile == "blocks" else plain
     return recompute(config.recompute, inner)
-
-
-def slow_dtype_note(device: torch.device, dtype: torch.dtype) -> str | None:
-    """A line for CPUs that have no instructions for a narrow type, and so are faster in float32."""
-    if device.type != "cpu" or dtype == torch.float32:
-        return None
-    wide, narrow = (peak_of(device, each).flops_per_s for each in (torch.float32, dtype))
-    if narrow >= wide / 2:
-        return None
-    name = str(dtype).removeprefix("torch.")
-    return (
-        f"this CPU multiplies {name} {wide / narrow:.0f} times slower than float32: "
-        "`compute_dtype: float32` trains faster here"
-    )
 
 
 def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:
@@ -191,8 +190,3 @@ def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:
 def best_device() -> torch.device:
     """The first CUDA device when there is one, else the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """`bfloat16`, `float16` or `float32` as a torch dtype."""
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]

@@ -7,6 +7,7 @@ import torch
 
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, embedding_parameter_count, parameter_count
+from bessemer.model.precision import resolve_dtype
 from bessemer.training.config import TrainingConfig
 
 
@@ -33,14 +34,15 @@ def estimate_memory(config: TrainingConfig, shape: ModelConfig, device: torch.de
     weights = 4 * num_parameters
     snapshot = weights + state + average if device.type == "cpu" else 0
     fixed = weights + weights + state + average + snapshot
-    return MemoryEstimate(fixed, _activation_bytes(config, shape))
+    item = resolve_dtype(config.compute_dtype, device).itemsize
+    return MemoryEstimate(fixed, _activation_bytes(config, shape, item))
 
 
-def _activation_bytes(config: TrainingConfig, shape: ModelConfig) -> int:
-    """Per token and block: the inputs of both norms and of both output projections, q, k, v before and after
-    rotation, gate, up and their product, and the probabilities of explicit attention."""
+def _activation_bytes(config: TrainingConfig, shape: ModelConfig, item: int) -> int:
+    """`item` is the size of a number in bytes. Per token and block: the inputs of both norms and of both
+    output projections, q, k, v before and after rotation, gate, up and their product, and the probabilities
+    of explicit attention."""
     tokens = min(config.micro_batch_tokens or config.tokens_per_step, config.tokens_per_step)
-    item = 4 if config.compute_dtype == "float32" else 2
     heads = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
     per_token = 4 * shape.hidden_size + 2 * (heads + 2 * keys) + heads + 3 * shape.intermediate_size

@@ -15,12 +15,14 @@ from bessemer.config import Count
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig
 from bessemer.model.folder import load_model
+from bessemer.model.precision import resolve_dtype
+from bessemer.model.rope_scaling import RopeScaling
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import load_tokenizer
 from bessemer.training.corpora import CorpusConfig, open_corpora, training_data
-from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, torch_dtype, train
+from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, train
 from bessemer.training.held_out import VALIDATION, validate
 from bessemer.training.memory import check_memory
 from bessemer.training.schedules import ScheduleConfig
@@ -38,6 +40,8 @@ class MidtrainConfig(CorpusConfig):
     rope_theta: float | None = Field(default=None, gt=0)
     """Base of the rotary frequencies from now on; a larger one lets the model see farther (Xiong et al.
     2023, arXiv:2309.16039, section 2). Default: the model's own."""
+    rope_scaling: RopeScaling | None = None
+    """Linear, Llama 3 or YaRN scaling of the frequencies from now on. Default: the model's own."""
 
 
 def midtrain(config: MidtrainConfig, context: StageContext) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def midtrain(config: MidtrainConfig, context: StageContext) -> dict[str, Any]:
     _check_same_tokenizer(source, context.input("tokenizer").folder)
     corpora = open_corpora(config, context, tokenizer)
     device = best_device()
-    loaded = load_model(source, compute_dtype=torch_dtype(config.compute_dtype), device=device)
+    loaded = load_model(source, compute_dtype=resolve_dtype(config.compute_dtype, device), device=device)
     shape = extended_shape(loaded.config, config)
     model = with_shape(loaded, shape)
     check_sequence_length(config.sequence_length, shape)
@@ -77,7 +81,11 @@ def midtrain(config: MidtrainConfig, context: StageContext) -> dict[str, Any]:
 def extended_shape(shape: ModelConfig, config: MidtrainConfig) -> ModelConfig:
     """The model's shape with the positions and frequencies that the config asks for."""
     longest = config.max_position_embeddings or max(shape.max_position_embeddings, config.sequence_length)
-    changed = {"max_position_embeddings": longest, "rope_theta": config.rope_theta or shape.rope_theta}
+    changed = {
+        "max_position_embeddings": longest,
+        "rope_theta": config.rope_theta or shape.rope_theta,
+        "rope_scaling": config.rope_scaling or shape.rope_scaling,
+    }
     return ModelConfig(**(shape.model_dump() | changed))
 
 

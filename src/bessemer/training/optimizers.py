@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bessemer.config import Config
+from bessemer.model.precision import resolve_dtype
 from bessemer.training.adamw_8bit import AdamW8bit
 from bessemer.training.optimizer_state import EightBitState, WideState, restore_codes
 
@@ -44,7 +45,8 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrices_NMK: Tensor, steps: int = 5) -> Tensor:
-    """Approximately replace each matrix U·S·Vᵀ by U·Vᵀ, by Newton–Schulz iteration in bfloat16.
+    """Approximately replace each matrix U·S·Vᵀ by U·Vᵀ, by Newton–Schulz iteration in
+    bfloat16, or in float32 where the hardware has no bfloat16.
 
     Shape [N, M, K] in and out: N matrices of one shape at once, which costs one launch, not N.
     """
@@ -52,7 +54,7 @@ def orthogonalize(matrices_NMK: Tensor, steps: int = 5) -> Tensor:
     tall = matrices_NMK.size(1) > matrices_NMK.size(2)
     x = matrices_NMK.mT if tall else matrices_NMK
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    x = x.bfloat16().contiguous()
+    x = x.to(resolve_dtype("auto", x.device)).contiguous()
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

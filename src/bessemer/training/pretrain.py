@@ -6,13 +6,14 @@ from pydantic import Field, model_validator
 
 from bessemer.config import Count
 from bessemer.model.config import parameter_count
+from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import load_tokenizer
 from bessemer.training.corpora import CorpusConfig, open_corpora, training_data
 from bessemer.training.dial import ModelDial, model_config
-from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, torch_dtype, train
+from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, train
 from bessemer.training.held_out import VALIDATION, validate
 from bessemer.training.memory import check_memory
 
@@ -41,7 +42,9 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
     device = best_device()
     if note := check_memory(config, shape, device):
         context.say(note)
-    model = Transformer(shape, torch_dtype(config.compute_dtype)).initialize(context.seed).to(device)
+    model = (
+        Transformer(shape, resolve_dtype(config.compute_dtype, device)).initialize(context.seed).to(device)
+    )
     sizes = config.batch_sizes
     budget = config.tokens or 20 * parameter_count(shape)
     num_steps = max(1, sizes.steps_within(budget // config.sequence_length))

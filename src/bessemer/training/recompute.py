@@ -47,10 +47,10 @@ def recompute(config: RecomputeConfig, inner: AroundBlock) -> AroundBlock:
     if config.kind == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
 
-    def around(block: Any, x_BTD: Tensor, rotation: Any, mask: Any) -> Tensor:
+    def around(block: Any, *inputs: Any) -> Tensor:
         if block.layer % config.every or not torch.is_grad_enabled():
-            return inner(block, x_BTD, rotation, mask)
-        return checkpoint(inner, block, x_BTD, rotation, mask, **options)  # type: ignore[return-value]
+            return inner(block, *inputs)
+        return checkpoint(inner, block, *inputs, **options)  # type: ignore[return-value]
 
     return around
 

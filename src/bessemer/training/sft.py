@@ -10,13 +10,14 @@ from bessemer.config import Count
 from bessemer.errors import BessemerError
 from bessemer.formats.jsonl import read_jsonl
 from bessemer.model.folder import load_model
+from bessemer.model.precision import resolve_dtype
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batches import Batch, Row, rng, row_of_conversations, stack_rows
 from bessemer.training.config import TrainingConfig
-from bessemer.training.execute import TrainingData, best_device, check_sequence_length, torch_dtype, train
+from bessemer.training.execute import TrainingData, best_device, check_sequence_length, train
 from bessemer.training.joining import join
 from bessemer.training.packing import PackedEpochs
 
@@ -50,7 +51,7 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
     tokenizer = load_tokenizer(source)
     rendered = read_conversations(context.input("conversations").folder, tokenizer)
     device = best_device()
-    model = load_model(source, compute_dtype=torch_dtype(config.compute_dtype), device=device)
+    model = load_model(source, compute_dtype=resolve_dtype(config.compute_dtype, device), device=device)
     check_sequence_length(config.sequence_length, model.config)
     packed = PackedEpochs([len(r.token_ids) for r in rendered], config.sequence_length, context.seed)
     sizes = config.batch_sizes

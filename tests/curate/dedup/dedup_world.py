@@ -1,7 +1,8 @@
 """Shards of texts for deduplication, without pages, extraction and rules before it."""
 
+import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -36,12 +37,14 @@ class TextShard:
 
     files: FingerprintFiles
     table: pa.Table
+    batch_rows: int = 3
 
     def fingerprints(self) -> FingerprintFiles:
         return self.files
 
-    def kept(self, columns: list[str]) -> pa.Table:
-        return self.table.select(columns)
+    def kept(self, columns: list[str]) -> Iterator[pa.Table]:
+        for start in range(0, self.table.num_rows, self.batch_rows):
+            yield self.table.select(columns).slice(start, self.batch_rows)
 
 
 def write_shards(
@@ -88,7 +91,8 @@ def find(
     config = DuplicateConfig.model_validate({"max_duplicate_share": 1.0} | settings)
     given = [Document(each) if isinstance(each, str) else each for each in documents]
     shards = write_shards(folder / "shards", given, config, shard_rows)
-    return find_duplicates(shards, config, folder / "scratch", num_threads, say)
+    digest = hashlib.sha256(repr((given, shard_rows)).encode()).hexdigest()
+    return find_duplicates(shards, config, folder / "scratch", num_threads, say, digest)
 
 
 def verdicts(duplicates: Duplicates) -> dict[int, tuple[str, int]]:

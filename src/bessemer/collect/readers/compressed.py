@@ -25,6 +25,14 @@ _MAX_RATIO = 256
 """Text compresses 3 to 20 times, very regular logs 100 times; beyond it, and beyond 256 MiB, it is a bomb."""
 
 
+BOMB_REASON = f"more than {_MAX_RATIO} times the file's size; the rest is lost"
+
+
+def max_inflated_bytes(file_bytes: int) -> int:
+    """How much may come out of a compressed file of this size."""
+    return max(_FREE_BYTES, _MAX_RATIO * file_bytes)
+
+
 class DamagedFile(Exception):
     """A compressed file cannot be read any further. The message says why, its kind before a colon."""
 
@@ -42,13 +50,20 @@ class _Decoder(Protocol):
 
 
 def open_decompressed(path: Path) -> BinaryIO:
-    """The file's content, decompressed where its first bytes say so. Reading raises DamagedFile."""
+    """The file's content, decompressed where its first bytes say so. Reading raises DamagedFile.
+
+    A text may begin with `BZh` by chance: without a name that says so, too, its first bytes must decompress.
+    """
     file = path.open("rb")
     magic = file.read(6)
     file.seek(0)
     for start, name, chunks in _KINDS:
         if magic.startswith(start):
-            return io.BufferedReader(_ChunkReader(file, name, chunks(file)), _STEP_BYTES)
+            reader = _ChunkReader(file, name, chunks(file))
+            if path.name.lower().endswith(COMPRESSION_SUFFIXES) or reader.can_begin():
+                return io.BufferedReader(reader, _STEP_BYTES)
+            reader.close()
+            return path.open("rb")
     return file
 
 
@@ -81,6 +96,14 @@ class _ChunkReader(io.RawIOBase):
         self._rest = self._rest[len(taken) :]
         return len(taken)
 
+    def can_begin(self) -> bool:
+        """Whether the first bytes decompress."""
+        try:
+            self._rest = self._next_chunk()
+        except DamagedFile:
+            return False
+        return True
+
     def close(self) -> None:
         self._file.close()
         super().close()
@@ -92,10 +115,8 @@ class _ChunkReader(io.RawIOBase):
             reason = " ".join(str(error).split())
             raise DamagedFile(f"damaged {self._kind} file: the rest is lost ({reason})") from error
         self._num_bytes += len(chunk)
-        if self._num_bytes > max(_FREE_BYTES, _MAX_RATIO * self._file_bytes):
-            raise DamagedFile(
-                f"decompression bomb: more than {_MAX_RATIO} times the file's size; the rest is lost"
-            )
+        if self._num_bytes > max_inflated_bytes(self._file_bytes):
+            raise DamagedFile(f"decompression bomb: {BOMB_REASON}")
         return chunk
 
 

@@ -3,14 +3,21 @@
 Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", section 3.4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bessemer.curate.dedup.corpus import Corpus
-from bessemer.curate.dedup.external_sort import ExternalSorter, bits_for, pack, unpack_numbers
+from bessemer.curate.dedup.external_sort import (
+    ExternalSorter,
+    bits_for,
+    merge_sorted,
+    pack,
+    unpack_numbers,
+)
+from bessemer.curate.dedup.parts import Parts
 from bessemer.curate.kernels.duplicates import bucket_pairs
 
 WINDOW = 16
@@ -21,6 +28,11 @@ MAX_ROWS = 1 << 32
 """Two row numbers make one 64-bit word."""
 _PIECE = 1 << 18
 """Sorted values that are turned into pairs at a time."""
+_LEAST_SORT_BYTES = 4 << 20
+"""Memory of a band's sort that spills: its runs hold half of it, enough to be read well."""
+
+Nominated = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Low rows, high rows, bands that each pair shares."""
 
 
 def candidate_pairs(
@@ -28,37 +40,50 @@ def candidate_pairs(
     is_active: NDArray[np.bool_],
     planted_bands: NDArray[np.uint64],
     num_bands: int,
+    parts: Parts,
     folder: Path,
     memory_bytes: int,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+) -> Iterator[Nominated]:
     """Low rows, high rows and the number of bands they share, ascending by (low, high), in pieces.
 
     `is_active` [rows] says which rows take part. `planted_bands` [planted, bands] are rows of no corpus,
-    numbered from `corpus.num_rows` on; they are paired with real rows only and change no other pair.
+    numbered from `corpus.num_rows` on; they are paired with real rows only and change no other pair. Each
+    band's pairs, sorted, are a part of `parts`; `folder` is for sorting.
     """
     num_rows = corpus.num_rows + len(planted_bands)
     assert num_rows <= MAX_ROWS, "more rows than a pair can number"
-    pairs = ExternalSorter(folder, "pairs", memory_bytes // 2)
     row_bits = bits_for(num_rows)
-    band_bytes = max(1, 16 * int(is_active.sum() + len(planted_bands)))
-    num_at_once = min(num_bands, max(1, memory_bytes // 2 // band_bytes))
-    for first in range(0, num_bands, num_at_once):
-        bands = range(first, min(first + num_at_once, num_bands))
-        sorters = [
-            ExternalSorter(folder, f"band-{band:05}", memory_bytes // 2 // num_at_once) for band in bands
-        ]
+    names = [f"band-{band:05}" for band in range(num_bands)]
+    missing = [band for band, name in enumerate(names) if not parts.is_done(name)]
+    num_at_once = _bands_at_once(int(is_active.sum()) + len(planted_bands), memory_bytes // 2)
+    for first in range(0, len(missing), num_at_once):
+        bands = missing[first : first + num_at_once]
+        sorters = [ExternalSorter(folder, names[band], memory_bytes // 2 // len(bands)) for band in bands]
         _read_bands(corpus, is_active, planted_bands, bands, row_bits, sorters)
-        for sorter in sorters:
+        for band, sorter in zip(bands, sorters, strict=True):
+            pairs = ExternalSorter(folder, "pairs", memory_bytes // 2)
             for some in _pairs_of_band(sorter, row_bits, corpus.num_rows):
                 pairs.add(some)
-    yield from _counted(pairs)
+            with parts.writing(names[band]) as file:
+                for some in pairs.chunks():
+                    file.write(some.astype("<u8").tobytes())
+    yield from _counted(merge_sorted([parts.path(name) for name in names], memory_bytes // 2))
+
+
+def _bands_at_once(num_rows: int, memory_bytes: int) -> int:
+    """How many bands to read in one pass over the shards: as many as memory sorts, or else spill well.
+
+    A pass reads the keys of all bands, so that many passes would cost more than runs on disk, which are
+    written and read once.
+    """
+    return max(1, memory_bytes // (16 * max(1, num_rows)), memory_bytes // _LEAST_SORT_BYTES)
 
 
 def _read_bands(
     corpus: Corpus,
     is_active: NDArray[np.bool_],
     planted_bands: NDArray[np.uint64],
-    bands: range,
+    bands: Sequence[int],
     row_bits: int,
     sorters: list[ExternalSorter],
 ) -> None:
@@ -97,13 +122,11 @@ def _tail(
     return real[-WINDOW:], began if len(real) else -1
 
 
-def _counted(
-    pairs: ExternalSorter,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-    """Distinct pairs and how often each occurred."""
+def _counted(chunks: Iterable[NDArray[np.uint64]]) -> Iterator[Nominated]:
+    """Distinct pairs and how often each occurred in ascending ones."""
     pending = np.empty(0, np.uint64)
     num_pending = 0
-    for chunk in pairs.chunks():
+    for chunk in chunks:
         for start in range(0, len(chunk), _PIECE):
             distinct, counts = np.unique(chunk[start : start + _PIECE], return_counts=True)
             if len(pending) and distinct[0] == pending[0]:
@@ -116,9 +139,7 @@ def _counted(
         yield _split(pending, np.array([num_pending]))
 
 
-def _split(
-    pairs: NDArray[np.uint64], counts: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _split(pairs: NDArray[np.uint64], counts: NDArray[np.int64]) -> Nominated:
     return (
         (pairs >> np.uint64(32)).astype(np.int64),
         (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64),

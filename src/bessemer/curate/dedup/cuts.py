@@ -38,7 +38,8 @@ class Cuts:
     """Cut as a repeated paragraph (then that is named), else as part of a repeated run of words."""
 
     @classmethod
-    def union(cls, paragraphs: tuple[Rows, Rows], substrings: tuple[Rows, Rows]) -> "Cuts":
+    def union(cls, paragraphs: NDArray[np.int64], substrings: NDArray[np.int64]) -> "Cuts":
+        """All lines to cut, from the rows and lines [2, lines] that each way found."""
         rows = np.concatenate([paragraphs[0], substrings[0]])
         lines = np.concatenate([paragraphs[1], substrings[1]])
         is_paragraph = np.arange(len(rows)) < len(paragraphs[0])

@@ -1,6 +1,6 @@
 """Sorting more 64-bit integers than fit in memory: sorted runs on disk, merged in blocks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +48,7 @@ class ExternalSorter:
             return
         if self._num_waiting:
             self._write_run()
-        block_items = max(_LEAST_BLOCK, self._memory_items // (3 * len(self._runs)))
-        yield from _merge([_Run(path, block_items) for path in self._runs])
+        yield from merge_sorted(self._runs, self._memory_items * _ITEM_BYTES)
         for path in self._runs:
             path.unlink()
         self._runs = []
@@ -65,6 +64,13 @@ class ExternalSorter:
         path = self._folder / f"{self._name}-{len(self._runs):05}.run"
         self._take_sorted().tofile(path)
         self._runs.append(path)
+
+
+def merge_sorted(paths: Sequence[Path], memory_bytes: int) -> Iterator[NDArray[np.uint64]]:
+    """The values of some files, each sorted, in ascending order and pieces, with about `memory_bytes`."""
+    if paths:
+        block_items = max(_LEAST_BLOCK, memory_bytes // (3 * _ITEM_BYTES * len(paths)))
+        yield from _merge([_Run(path, block_items) for path in paths])
 
 
 class _Run:
@@ -96,6 +102,7 @@ class _Run:
 
 def _merge(runs: list[_Run]) -> Iterator[NDArray[np.uint64]]:
     """Whatever is not above the least last item of all blocks is final: no unread item is smaller."""
+    runs = [run for run in runs if len(run.block)]
     while runs:
         open_ends = [run.block[-1] for run in runs if not run.is_done]
         bound = min(open_ends) if open_ends else np.uint64(0xFFFFFFFFFFFFFFFF)

@@ -7,6 +7,7 @@ Every array grows by its first axis and holds no offsets, so that a shard can be
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from bessemer.curate.dedup.config import DuplicateConfig
 from bessemer.curate.dedup.minhash import bands_of, shingle
 from bessemer.curate.kernels.characters import character_tables
+from bessemer.curate.kernels.normal_texts import normal_texts
 from bessemer.curate.kernels.substrings import line_keys, winnow, words_per_line
 from bessemer.curate.measure import Words
 from bessemer.curate.texts import pack
@@ -67,8 +69,8 @@ def fingerprint(subjects: Sequence[Subject], words: Words, config: DuplicateConf
     for row, subject in enumerate(subjects):
         if subject.url is not None:
             facts[row, URL_KEY] = _key(subject.url.encode("utf-8", "replace"))
-        if config.exact_duplicates:
-            facts[row, TEXT_KEY] = text_key(subject.text)
+    if config.exact_duplicates:
+        facts[:, TEXT_KEY] = text_keys(texts)
     facts[:, NUM_CHARACTERS] = [len(text) for text in texts]
     facts[:, LEAD] = [subject.lead for subject in subjects]
     arrays: dict[str, NDArray[Any]] = {"facts": facts}
@@ -87,9 +89,13 @@ def fingerprint(subjects: Sequence[Subject], words: Words, config: DuplicateConf
     return Fingerprints(arrays)
 
 
-def text_key(text: str) -> NDArray[np.uint64]:
-    """BLAKE2b-128 of the text without regard to case and whitespace, as two words."""
-    return _key(" ".join(text.lower().split()).encode())
+def text_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
+    """BLAKE2b-128 of each text without regard to case and whitespace, as two words [texts, 2]."""
+    tables = character_tables()
+    normal, offsets = normal_texts(*pack(texts), tables.classes, tables.lower)
+    view = memoryview(normal)  # pyright: ignore[reportArgumentType]
+    keys = [_key(view[start:end]) for start, end in pairwise(offsets.tolist())]
+    return np.array(keys, np.uint64).reshape(-1, 2)
 
 
 def select_words(words: Words, is_selected: NDArray[np.bool_]) -> Words:
@@ -101,7 +107,7 @@ def select_words(words: Words, is_selected: NDArray[np.bool_]) -> Words:
     return Words(words.hashes[is_word], words.lengths[is_word], offsets)
 
 
-def _key(content: bytes) -> NDArray[np.uint64]:
+def _key(content: bytes | memoryview) -> NDArray[np.uint64]:
     return np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), "<u8").astype(np.uint64)
 
 

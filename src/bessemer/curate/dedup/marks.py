@@ -52,13 +52,14 @@ class Marker:
         if goes.any():
             mask = np.zeros(table.num_rows, np.bool_)
             mask[np.flatnonzero(is_row)[goes]] = True
-            for name, values in self._verdicts(rows[goes], rule[goes]).items():
+            for name, values in self.verdicts(rows[goes]).items():
                 table = _replace(table, name, mask, values)
         return self._cut(table, shard, rows[~goes], np.flatnonzero(is_row)[~goes])
 
-    def _verdicts(self, rows: NDArray[np.int64], rule: NDArray[np.uint8]) -> dict[str, pa.Array]:
+    def verdicts(self, rows: NDArray[np.int64]) -> dict[str, pa.Array]:
+        """Columns of the ledger for rows that go."""
         duplicates = self._duplicates
-        similarity = duplicates.similarity[rows]
+        rule, similarity = duplicates.rule[rows], duplicates.similarity[rows]
         similarities = pa.array(similarity, mask=np.isnan(similarity))
         thresholds = pa.array(np.full(len(rows), self._min_similarity), mask=rule != NEAR)
         return {

@@ -9,6 +9,7 @@ import random
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -103,10 +104,9 @@ def _changed(text: str, num_changed: float, parameters: MinHashParameters, rando
     is_of_words = parameters.unit == "words"
     spans = [1 if is_of_words else len(word) + 1 for word in words]
     starts = [0, *accumulate(spans)]
-    places = list(range(len(words)))
-    random_.shuffle(places)
     changed: set[int] = set()
-    for place in places:
+    # A word takes part in at least one shingle, so that no more places can be needed.
+    for place in random_.sample(range(len(words)), min(len(words), int(num_changed) + 1)):
         first, last = max(0, starts[place] - parameters.shingle_size + 1), starts[place] + spans[place]
         if len(changed) + (last - first) / 2 > num_changed:
             break
@@ -126,7 +126,9 @@ def plain_shingles(text: str, parameters: MinHashParameters) -> set[tuple[str, .
     return {tuple(words[i : i + width]) for i in range(len(words) - width + 1)} if words else set()
 
 
+@lru_cache(maxsize=1 << 16)
 def _bare(word: str) -> str:
+    """The word without punctuation and symbols at its ends; of nothing else, as it stands."""
     is_mark = [unicodedata.category(character)[0] in "PS" for character in word]
     if all(is_mark):
         return word

@@ -13,18 +13,23 @@ from bessemer.curate.dedup import brake
 from bessemer.curate.dedup.clusters import cluster_sizes, last_survivors
 from bessemer.curate.dedup.config import DuplicateConfig
 from bessemer.curate.dedup.corpus import Corpus
-from bessemer.curate.dedup.cuts import NOTHING, Cuts, repeated_paragraphs, repeated_substrings
+from bessemer.curate.dedup.cuts import Cuts, repeated_paragraphs, repeated_substrings
 from bessemer.curate.dedup.documents import DocumentShard, values_of
 from bessemer.curate.dedup.evidence import ConfirmedPairs
 from bessemer.curate.dedup.exact import repeats
 from bessemer.curate.dedup.external_sort import ExternalSorter, bits_for, pack
 from bessemer.curate.dedup.fingerprints import TEXT_KEY, URL_KEY
 from bessemer.curate.dedup.near import NearDuplicates, find_near_duplicates
+from bessemer.curate.dedup.parts import Parts
 from bessemer.curate.dedup.planted import choose_originals, plant
 from bessemer.curate.dedup.report import metrics_of, summary_of
 from bessemer.curate.dedup.survivors import survivor_scores
 from bessemer.curate.kernels.duplicates import best_members
 from bessemer.runner.context import Metrics
+from bessemer.runner.manifest import digest_of_json
+
+VERSION = 1
+"""Raise when what is kept of a killed attempt changes for the same config and shards."""
 
 STAYS, URL, TEXT, NEAR = range(4)
 RULES = ("", "duplicates.url", "duplicates.exact", "duplicates.near")
@@ -57,18 +62,24 @@ def find_duplicates(
     scratch: Path,
     num_threads: int,
     say: Callable[[str], None],
+    inputs_digest: str,
 ) -> Duplicates:
     """Decide which documents stay. Each step sees what the ones before left.
 
-    Memory: `config.duplicate_memory`, and about 100 bytes a row; the rest lies in `scratch`, from which
-    leftovers of an earlier attempt are deleted. `num_threads` compare pairs; the result does not depend on
-    it. Raises BessemerError when too much would go.
+    Memory: `config.duplicate_memory`, and about 100 bytes a row; the rest lies in `scratch`. What an earlier
+    attempt finished there (repeated keys, pairs of a band, confirmed pairs, cuts) is used again if it had
+    the same config and `inputs_digest`, which stands for the content of the shards. `num_threads` compare
+    pairs; the result does not depend on it. Raises BessemerError when too much would go.
     """
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    sorting = scratch / "sorting"
+    shutil.rmtree(sorting, ignore_errors=True)
+    sorting.mkdir(parents=True)
+    settings = config.model_dump(mode="json", include=set(DuplicateConfig.model_fields))
+    identity = digest_of_json({"version": VERSION, "config": settings, "inputs": inputs_digest})
+    parts = Parts(scratch / "parts", identity)
     corpus = Corpus.of([shard.fingerprints() for shard in shards])
     score = survivor_scores(shards, corpus, config)
-    steps = _Steps(corpus, score, config, scratch)
+    steps = _Steps(corpus, score, config, parts, sorting)
     if config.url_duplicates:
         steps.by_key(URL_KEY, URL)
     if config.exact_duplicates:
@@ -95,11 +106,17 @@ class _Steps:
     """The state that the steps share: who is left, who went and why. Arrays as in `Duplicates`."""
 
     def __init__(
-        self, corpus: Corpus, score: NDArray[np.float64] | None, config: DuplicateConfig, folder: Path
+        self,
+        corpus: Corpus,
+        score: NDArray[np.float64] | None,
+        config: DuplicateConfig,
+        parts: Parts,
+        folder: Path,
     ) -> None:
         self._corpus = corpus
         self._score = score
         self._config = config
+        self._parts = parts
         self._folder = folder
         self.rule = np.zeros(corpus.num_rows, np.uint8)
         self.survivor = np.arange(corpus.num_rows)
@@ -113,17 +130,26 @@ class _Steps:
     def by_key(self, columns: slice, rule: int) -> None:
         """Drop rows whose 128-bit key another active row has; zeros are no key."""
         num_rows = self._corpus.num_rows
-        bits = bits_for(num_rows)
-        sorter = ExternalSorter(self._folder, f"keys-{rule}", self._config.duplicate_memory)
-        for _, files, rows in self._corpus.shards():
-            keys = files.array("facts")[:, columns]
-            is_here = self.is_active[rows] & (keys != 0).any(axis=1)
-            sorter.add(pack(keys[is_here, 0], np.flatnonzero(is_here) + rows.start, bits))
+        name = RULES[rule].replace(".", "-")
+        repeated = self._parts.array(name, lambda: self._repeated_keys(columns, name))
         root = np.arange(num_rows)
-        for later, first in repeats(sorter, bits, lambda some: self._corpus.gather_facts(some, columns)):
-            root[later] = first
+        root[repeated[:, 0]] = repeated[:, 1]
         survivor = root if self._score is None else best_members(root, self._score)[root]
         self._drop(rule, survivor, survivor, np.full(num_rows, 1.0 if rule == TEXT else np.nan))
+
+    def _repeated_keys(self, columns: slice, name: str) -> NDArray[np.int64]:
+        """[repeats, 2]: rows whose key occurred before, and the first row with it."""
+        bits = bits_for(self._corpus.num_rows)
+        is_active = self.is_active
+        sorter = ExternalSorter(self._folder, name, self._config.duplicate_memory)
+        for _, files, rows in self._corpus.shards():
+            keys = files.array("facts")[:, columns]
+            is_here = is_active[rows] & (keys != 0).any(axis=1)
+            sorter.add(pack(keys[is_here, 0], np.flatnonzero(is_here) + rows.start, bits))
+        found = [np.empty((0, 2), np.int64)]
+        for later, first in repeats(sorter, bits, lambda some: self._corpus.gather_facts(some, columns)):
+            found.append(np.stack([later, first], axis=1))
+        return np.concatenate(found)
 
     def near(self, shards: Sequence[DocumentShard], num_threads: int) -> NearDuplicates:
         """Drop near duplicates among the active rows."""
@@ -134,7 +160,14 @@ class _Steps:
         parameters = self._config.minhash_parameters
         planted = plant(rows, texts, parameters, is_containment, self._config.min_similarity)
         near = find_near_duplicates(
-            self._corpus, is_active, planted, self._score, self._config, num_threads, self._folder
+            self._corpus,
+            is_active,
+            planted,
+            self._score,
+            self._config,
+            num_threads,
+            self._parts,
+            self._folder,
         )
         self._drop(NEAR, near.survivor, near.partner, near.similarity)
         return near
@@ -142,14 +175,20 @@ class _Steps:
     def cuts(self) -> Cuts:
         """Lines to cut from the rows that stay."""
         config, memory = self._config, self._config.duplicate_memory
-        paragraphs = substrings = NOTHING
-        if config.paragraph_duplicates:
-            paragraphs = repeated_paragraphs(self._corpus, self.is_active, self._folder, memory)
-        if config.substring_duplicates:
-            substrings = repeated_substrings(
-                self._corpus, self.is_active, config.min_substring_words, self._folder, memory
+        corpus, is_active, folder = self._corpus, self.is_active, self._folder
+
+        def paragraphs() -> NDArray[np.int64]:
+            return np.stack(repeated_paragraphs(corpus, is_active, folder, memory))
+
+        def substrings() -> NDArray[np.int64]:
+            return np.stack(
+                repeated_substrings(corpus, is_active, config.min_substring_words, folder, memory)
             )
-        return Cuts.union(paragraphs, substrings)
+
+        nothing = np.empty((2, 0), np.int64)
+        by_paragraph = self._parts.array("paragraphs", paragraphs) if config.paragraph_duplicates else nothing
+        by_substring = self._parts.array("substrings", substrings) if config.substring_duplicates else nothing
+        return Cuts.union(by_paragraph, by_substring)
 
     def _drop(
         self,
@@ -200,8 +239,11 @@ def _losses(
     totals: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     for number, _, rows in corpus.shards():
-        sources = np.array(shards[number].kept(["source"])["source"].to_pylist(), object)
-        of_shard = rule[rows]
-        totals.update(source for source in sources[(of_shard == STAYS) | (of_shard == NEAR)] if source)
-        lost.update(source for source in sources[of_shard == NEAR] if source)
+        at = rows.start
+        for batch in shards[number].kept(["source"]):
+            sources = np.array(batch["source"].to_pylist(), object)
+            of_batch = rule[at : at + len(sources)]
+            at += len(sources)
+            totals.update(source for source in sources[(of_batch == STAYS) | (of_batch == NEAR)] if source)
+            lost.update(source for source in sources[of_batch == NEAR] if source)
     return totals, lost

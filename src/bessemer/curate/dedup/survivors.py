@@ -24,9 +24,9 @@ def survivor_scores(
             parts.append(files.array("facts")[:, NUM_CHARACTERS].astype(np.float64))
             continue
         column = config.survivor_value or "fetched_at"
-        values = shards[number].kept([column])[column].to_pylist()
         read = _seconds if column == "fetched_at" else _number
-        parts.append(np.array([read(value) for value in values], np.float64))
+        for batch in shards[number].kept([column]):
+            parts.append(np.array([read(value) for value in batch[column].to_pylist()], np.float64))
     score = np.concatenate(parts)
     if config.survivor in ("oldest", "lowest"):
         score = -score

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bessemer.curate.dedup.banding import Nominated
 from bessemer.curate.dedup.corpus import Corpus
 from bessemer.curate.kernels.shingles import pair_similarities
 
@@ -58,7 +59,7 @@ class ShingleSets:
 
 
 def verify(
-    nominated: Iterable[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]],
+    nominated: Iterable[Nominated],
     sets: ShingleSets,
     is_containment: bool,
     min_similarity: float,
@@ -93,12 +94,12 @@ def verify(
 
 
 def _batches(
-    nominated: Iterable[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]],
+    nominated: Iterable[Nominated],
     sizes: NDArray[np.int64],
     is_containment: bool,
     min_similarity: float,
     batch_items: int,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+) -> Iterator[Nominated]:
     """The pairs that sizes do not rule out, in runs whose sets have at most about `batch_items` shingles."""
     for low, high, shared in nominated:
         if not is_containment:

@@ -29,6 +29,8 @@ _WIDER_CODECS = {
 """What browsers take a label for (WHATWG Encoding Standard, section 4.2): the superset in real use."""
 _GOOD_ENOUGH = 0.001
 """Share of undecodable characters at which a declaration is believed."""
+_SOUND_PER_BAD = 10
+"""Sound sequences for each broken one in text that is taken for damaged UTF-8."""
 _SNIFFED_BYTES = 2048
 _DETECTED_BYTES = 1 << 17
 _ESCAPED_JAPANESE = (b"\x1b$B", b"\x1b$@", b"\x1b(J")
@@ -42,7 +44,8 @@ def decode(content: bytes, content_type: str = "") -> tuple[str, str]:
     """Text and the name of its encoding (Python's). Undecodable bytes become U+FFFD; never raises.
 
     A byte order mark decides. Else what is valid UTF-8 is taken for it whatever was declared, for longer
-    texts are not so by chance. Else, in the order of the WHATWG encoding sniffing algorithm (HTML
+    texts are not so by chance, and so is what is valid but for a few places (pages cut in the middle of a
+    character, a stray byte). Else, in the order of the WHATWG encoding sniffing algorithm (HTML
     Standard, section 13.2.3.2): the charset of the HTTP header, the declaration in the document,
     statistics; but a declaration under which more than one character in a thousand is undecodable
     is believed only if nothing explains the bytes better.
@@ -56,7 +59,20 @@ def decode(content: bytes, content_type: str = "") -> tuple[str, str]:
     try:
         return content.decode("utf-8"), "utf-8"
     except UnicodeDecodeError:
-        return _best(content, content_type)
+        pass
+    text = content.decode("utf-8", "replace")
+    return (text, "utf-8") if _is_damaged_utf_8(text) else _best(content, content_type)
+
+
+def _is_damaged_utf_8(text: str) -> bool:
+    """Whether bytes read as UTF-8 were that, but for some broken places.
+
+    In other encodings hardly any bytes form its sequences: of random pairs of bytes above 0x7F one in
+    eight does.
+    """
+    num_bad = text.count("\ufffd")
+    num_sound = len(text) - len(text.encode("ascii", "ignore")) - num_bad
+    return num_sound >= _SOUND_PER_BAD * num_bad
 
 
 def _unmistakable(content: bytes) -> str | None:

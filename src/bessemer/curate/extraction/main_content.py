@@ -1,12 +1,13 @@
 """The main text of an HTML page, by resiliparse (Bevendorff et al. 2018), in bounded time and memory."""
 
-import re
+from dataclasses import replace
 
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
 from bessemer.curate.extraction.normal_form import clean
 from bessemer.curate.extraction.page import Extracted, ExtractionFault
+from bessemer.curate.extraction.preparation import GUTTERS, mend_tables, prepare_html
 from bessemer.curate.kernels.page_shape import PageShape, page_shape
 
 MAX_TAGS = 1_000_000
@@ -15,7 +16,8 @@ MAX_STEPS = 50_000_000
 """Largest sum of nesting depths over all tags; 20 million took 0.4 s."""
 MAX_COPIES = 1_000_000
 """Most formatting elements made anew; 2 million took 4 s and 0.9 GB."""
-_MAIN_START = re.compile(r"<main\b[^<>]*>")
+MAX_ATTRIBUTES = 500
+"""Most attributes on a tag; the parser's time is quadratic in them, 10,000 took 0.2 s."""
 
 
 def check_shape(shape: PageShape, max_nesting: int) -> None:
@@ -25,6 +27,7 @@ def check_shape(shape: PageShape, max_nesting: int) -> None:
         ("extract.tags", "too many tags", shape.num_tags, MAX_TAGS),
         ("extract.steps", "too many tags too deep", shape.steps, MAX_STEPS),
         ("extract.copies", "formatting elements left open", shape.copies, MAX_COPIES),
+        ("extract.attributes", "too many attributes on a tag", shape.most_attributes, MAX_ATTRIBUTES),
     ):
         if value > limit:
             raise ExtractionFault(rule, detail, value, limit)
@@ -33,12 +36,16 @@ def check_shape(shape: PageShape, max_nesting: int) -> None:
 def extract_html(html: str, max_nesting: int) -> Extracted:
     """The main content of an HTML page: lists, tables, `<pre>` and code indentation stay as they are.
 
+    A table's rows are lines, its cells parted by two tabs.
     Raises ExtractionFault when elements nest deeper than `max_nesting`, the page would make
     too much work (see `check_shape`), or the parser gives up.
     """
-    check_shape(page_shape(html), max_nesting)
+    shape = page_shape(html)
+    check_shape(shape, max_nesting)
     try:
-        tree = HTMLTree.parse(_shelter_main(html))
+        tree = HTMLTree.parse(prepare_html(html, shape.num_tags))
+        if "<table" in html or "<TABLE" in html:
+            mend_tables(tree)
         text = extract_plain_text(
             tree,
             preserve_formatting=True,
@@ -47,6 +54,7 @@ def extract_html(html: str, max_nesting: int) -> Extracted:
             alt_texts=False,
             comments=False,
             post_meta=False,
+            skip_elements=GUTTERS if "linenos" in html or "gutter" in html else None,
         )
         title = tree.title
     except ValueError as error:  # base of every exception that the parser documents
@@ -56,15 +64,4 @@ def extract_html(html: str, max_nesting: int) -> Extracted:
         if type(error).__name__ != "PanicException":
             raise
         raise ExtractionFault("extract.parser", f"the parser failed: {error}") from error
-    return clean(text, title)
-
-
-def _shelter_main(html: str) -> str:
-    """Put `<main>` content two levels deeper, so that the extractor keeps its lists.
-
-    It takes every unordered list within four levels of the root for navigation. HTML (Living Standard,
-    section 4.4.14) forbids content repeated across pages, such as navigation, in `main`.
-    """
-    if "<main" not in html:
-        return html
-    return _MAIN_START.sub(r"\g<0><div><div>", html).replace("</main>", "</div></div></main>")
+    return replace(clean(text, title), extractor="resiliparse")

@@ -29,7 +29,10 @@ def _windows_1252() -> dict[int, int]:
 
 
 _BYTE_OF = _windows_1252()
-_LEAD_BYTES = re.compile("[\xc2-\xf4]")
+_MISREAD = re.compile(
+    "[\xc2-\xf4][{}]".format("".join(re.escape(chr(code)) for code, byte in _BYTE_OF.items() if byte < 0xC0))
+)
+"""A lead byte and a continuation byte, read as characters: what every sound run holds and few texts do."""
 _RUN = re.compile("[{}]+".format("".join(map(re.escape, map(chr, _BYTE_OF)))))
 _TYPOGRAPHIC = frozenset("“”‘’„‚…–—«»‹›°·´¨")
 """What writers do put behind an accented letter."""
@@ -44,7 +47,7 @@ def repair_mojibake(text: str) -> tuple[str, int]:
     """The text with misread UTF-8 undone, and the number of runs that were. Text without any is returned."""
     num_repaired = 0
     for _ in range(_MAX_ROUNDS):
-        if text.isascii() or _LEAD_BYTES.search(text) is None:
+        if text.isascii() or _MISREAD.search(text) is None:
             break
         text, num_repairs = _repair_once(text)
         if num_repairs == 0:

@@ -14,7 +14,11 @@ class Extracted:
     undecodable: float
     """Fraction of characters that did not decode (U+FFFD) or were control characters."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """What was out of the ordinary, for the document's metadata: the extractor chosen, why, repairs."""
+    """What was out of the ordinary, for the document's metadata: repairs."""
+    extractor: str | None = None
+    """Which extractor made the text; None for plain text."""
+    reason: str | None = None
+    """Why that one, where there was a choice."""
 
 
 class ExtractionFault(Exception):

@@ -1,5 +1,5 @@
-"""BigScience's repetition and character rules for the ROOTS corpus (Laurençon et al. 2022, appendix on
-OSCAR).
+"""BigScience's repetition and character rules for the ROOTS corpus (Laurençon et al. 2022, see the
+paper).
 
 Code: bigscience-workshop/data-preparation, `01b_oscar_cleaning_and_filtering/filtering.py`.
 """

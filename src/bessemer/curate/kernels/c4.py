@@ -1,4 +1,4 @@
-"""C4's rules for lines (Raffel et al. 2020, section 2.2; code of the final version: TFDS `text/c4_utils.py`).
+"""C4's rules for lines (Raffel et al. 2020; code of the final version: TFDS `text/c4_utils.py`).
 
 Of a line, stripped: is a word too long; does it end with a terminal mark once citation marks are cut out; how
 many words has it; which phrases does it mention. What follows from that differs between versions.
@@ -36,6 +36,12 @@ _MARKS_AFTER_BRACKET = (
 _EDIT, _NEEDED = _MARKS_AFTER_BRACKET
 _OPEN, _CLOSE, _DOT, _CURLY = ord("["), ord("]"), ord("."), ord("{")
 _DATATROVE_MIN_WORDS = 3
+_NEEDLES = ("avas", "ipsu", "licy", "okie", "f us")
+"""Of these every phrase holds one, and few other texts do."""
+_NEEDLE_CODES = np.array([int.from_bytes(needle.encode(), "big") for needle in _NEEDLES], np.uint32)
+_FOLDED = (0x130, 0x212A)
+"""The code points outside ASCII whose lower case begins with a letter of ASCII: İ and the Kelvin sign."""
+_CASE_BIT = 0x20
 
 
 @njit(cache=True)
@@ -100,6 +106,40 @@ def has_end_mark(line, length, with_apostrophe):
 
 
 @njit(cache=True)
+def may_mention(codes):
+    """Whether a text may hold one of the PHRASES: one of the needles is in it, or a sign that folds to ASCII.
+
+    Three loops without branches, many times as fast as the automaton.
+    """
+    if len(codes) < 4:
+        return False
+    second, third, fourth = codes[1:], codes[2:], codes[3:]
+    num_found = 0
+    for i in range(len(fourth)):
+        four = (
+            ((codes[i] | _CASE_BIT) << 24)
+            | ((second[i] | _CASE_BIT) << 16)
+            | ((third[i] | _CASE_BIT) << 8)
+            | (fourth[i] | _CASE_BIT)
+        )
+        for j in range(len(_NEEDLE_CODES)):
+            num_found += np.uint32(four) == _NEEDLE_CODES[j]
+    for i in range(len(codes)):
+        num_found += codes[i] == _FOLDED[0]
+        num_found += codes[i] == _FOLDED[1]
+    return num_found > 0
+
+
+@njit(cache=True)
+def count_code(codes, code):
+    """How often a code point is there."""
+    num_found = 0
+    for i in range(len(codes)):
+        num_found += codes[i] == code
+    return num_found
+
+
+@njit(cache=True)
 def count_datatrove_c4(
     buffer: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -121,37 +161,49 @@ def count_datatrove_c4(
     starts, ends = np.empty(longest, np.int64), np.empty(longest, np.int64)
     mentions = np.zeros(3, np.int64)
     for document in range(num_documents):
-        num_codes = decode(buffer, offsets[document], offsets[document + 1], codes)
+        text = codes[: decode(buffer, offsets[document], offsets[document + 1], codes)]
+        has_phrases, has_citations = may_mention(text), count_code(text, _OPEN) > 0
+        has_curly = count_code(text, _CURLY) > 0
         row = counts[document]
         position = 0
-        while position < num_codes:
-            end, after = next_break(codes, position, num_codes, marks)
-            start, end = strip_range(codes, position, end, marks)
+        while position < len(text):
+            end, after = next_break(text, position, len(text), marks)
+            start, end = strip_range(text, position, end, marks)
             position = after
-            num_words, longest_word = measure_words(codes, start, end, marks)
-            if longest_word > LONGEST_WORD_CHARACTERS or num_words < _DATATROVE_MIN_WORDS:
+            kept, first, last = text, start, end
+            if has_citations:
+                kept, first, last = line, 0, cut_citations(text, start, end, marks, line)
+            if not has_end_mark(kept[first:last], last - first, True):
                 continue
-            length = cut_citations(codes, start, end, marks, line)
-            if not has_end_mark(line, length, True):
+            if not _has_words(text, start, end, marks):
                 continue
             mentions[:] = 0
-            find_phrases(line, 0, length, automaton, groups, mentions)
+            if has_phrases:
+                find_phrases(kept, first, last, automaton, groups, mentions)
             if mentions[LOREM_IPSUM]:
                 row[NUM_LOREM_LINES] += 1
+            elif mentions[JAVASCRIPT]:
                 continue
-            if mentions[JAVASCRIPT]:
-                continue
-            if _has_curly(line, length):
+            elif has_curly and count_code(kept[first:last], _CURLY):
                 row[NUM_CURLY_LINES] += 1
-                continue
-            if not mentions[POLICY]:
-                row[NUM_SENTENCES] += count_sentences(line, 0, length, tables, marks, starts, ends)
+            elif not mentions[POLICY]:
+                row[NUM_SENTENCES] += count_sentences(kept, first, last, tables, starts, ends)
     return counts
 
 
 @njit(cache=True)
-def _has_curly(line, length):
-    for i in range(length):  # noqa: SIM110
-        if line[i] == _CURLY:
+def _has_words(codes, start, end, marks):
+    """Whether a line has words enough for datatrove, none of them too long."""
+    num_words, length = 0, 0
+    is_short = end - start <= LONGEST_WORD_CHARACTERS
+    for i in range(start, end):
+        if marks[codes[i]] & SPACE:
+            length = 0
+            continue
+        num_words += length == 0
+        length += 1
+        if length > LONGEST_WORD_CHARACTERS:
+            return False
+        if num_words >= _DATATROVE_MIN_WORDS and is_short:
             return True
-    return False
+    return num_words >= _DATATROVE_MIN_WORDS

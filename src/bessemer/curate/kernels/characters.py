@@ -16,14 +16,16 @@ NUM_CODE_POINTS = 0x110000
 SPACE, LETTER, PUNCTUATION, BULLET, TERMINAL, CLOSING = 1, 2, 4, 8, 16, 32
 
 BULLETS = "•‣●◦▪*-"
-"""Characters that open a list item. Rae et al. 2021 (Gopher), appendix A.1.1, say only "bullet point"."""
+"""Characters that open a list item. Rae et al. 2021 (Gopher) say only "bullet point"."""
 TERMINAL_MARKS = ".?!。？！"
-"""Ends of a sentence: C4's marks (Raffel et al. 2020, section 2.2) and their full-width forms."""
+"""Ends of a sentence: C4's marks (Raffel et al. 2020) and their full-width forms."""
 CLOSING_MARKS = "\"'”’»)]"
 """May follow the end of a sentence within the same word."""
 
 # Punctuation and symbols (categories P*, S*) are all below this; above are ideographs, tags, private use.
 _PUNCTUATION_END = 0x20000
+# Letters and whitespace are below this: above are unassigned planes, tags and private use.
+_LETTERS_END = 0x40000
 
 
 class CharacterTables(NamedTuple):
@@ -39,17 +41,18 @@ class CharacterTables(NamedTuple):
 def character_tables() -> CharacterTables:
     """Build the tables once per process."""
     code_points = np.arange(NUM_CODE_POINTS, dtype=np.uint32)
-    characters = code_points.view("U1")
+    characters = code_points[:_LETTERS_END].view("U1")
     classes = np.zeros(NUM_CODE_POINTS, np.uint8)
-    classes[np.char.isspace(characters)] |= SPACE
-    classes[np.char.isalpha(characters)] |= LETTER
+    classes[:_LETTERS_END][np.char.isspace(characters)] |= SPACE
+    classes[:_LETTERS_END][np.char.isalpha(characters)] |= LETTER
     for code_point in range(_PUNCTUATION_END):
         if unicodedata.category(chr(code_point))[0] in "PS":
             classes[code_point] |= PUNCTUATION
     for bit, marks in ((BULLET, BULLETS), (TERMINAL, TERMINAL_MARKS), (CLOSING, CLOSING_MARKS)):
         for mark in marks:
             classes[ord(mark)] |= bit
-    lower = np.char.lower(characters).view(np.uint32)
+    lower = code_points.copy()
+    lower[:_LETTERS_END] = np.char.lower(characters).view(np.uint32)
     return CharacterTables(classes, lower)
 
 

@@ -11,12 +11,15 @@ from bessemer.curate.kernels.c4 import (
     LONGEST_WORD_CHARACTERS,
     POLICY,
     citation_end,
+    count_code,
     cut_citations,
     has_end_mark,
+    may_mention,
     measure_words,
 )
 from bessemer.curate.kernels.datatrove_lines import strip_range
 from bessemer.curate.kernels.decoding import decode, longest_span
+from bessemer.curate.kernels.marks import DIGIT, SPACE, UPPERCASE
 from bessemer.curate.kernels.phrases import Automaton, find_phrases
 from bessemer.curate.kernels.refinedweb import KEEP, classify_line, find_boilerplate
 
@@ -81,19 +84,37 @@ def find_line_edits(
     num_edits = 0
     for document in range(num_documents):
         num_codes = decode(buffer, offsets[document], offsets[document + 1], codes)
-        row = removed[document]
+        text, row = codes[:num_codes], removed[document]
+        has_phrases, has_citations = may_mention(text), count_code(text, _OPEN) > 0
         position = 0
         while position < num_codes:
             start, end = position, position
             while end < num_codes and codes[end] != _NEWLINE:
                 end += 1
             position = end + (end < num_codes)
-            hits[:] = False
-            num_words = _judge_line(codes, start, end, line, marks, automaton, groups, mentions, hits)
-            verdict = classify_line(codes, start, end, marks, lower)
+            for rule in range(NUM_EDIT_RULES):
+                hits[rule] = False
+                mentions[rule % len(mentions)] = 0
+            first, last = strip_range(codes, start, end, marks)
+            num_words, longest_word, num_upper, num_digits = _measure_line(codes, first, last, marks)
+            if has_phrases:
+                find_phrases(codes, first, last, automaton, groups, mentions)
+            kept, length, num_left = codes[first:last], last - first, num_words
+            if has_citations:
+                length = cut_citations(codes, first, last, marks, line)
+                if length < last - first:
+                    kept = line[:length]
+                    num_left, _ = measure_words(line, 0, length, marks)
+            hits[JAVASCRIPT_LINES], hits[POLICY_LINES] = mentions[JAVASCRIPT] > 0, mentions[POLICY] > 0
+            hits[LONG_WORD_LINES] = longest_word > LONGEST_WORD_CHARACTERS
+            hits[TERMINAL_LINES] = not has_end_mark(kept, length, False)
+            hits[TERMINAL_LINES_DATATROVE] = not has_end_mark(kept, length, True)
+            hits[SHORT_LINES], hits[SHORT_LINES_V1] = num_left < _FINAL_MIN_WORDS, num_left < _V1_MIN_WORDS
+            hits[SHORT_LINES_DATATROVE] = num_words < _V1_MIN_WORDS
+            verdict = classify_line(codes, start, end, num_words, num_upper, num_digits, marks, lower)
             if verdict != KEEP:
                 hits[UPPERCASE_LINES + verdict - 1] = True
-            num_spans = find_boilerplate(codes, start, end, marks, lower, starts, ends)
+            num_spans = find_boilerplate(codes, start, end, num_words, marks, lower, starts, ends)
             _tally_words(codes, num_words, verdict, num_spans, starts, ends, marks, taken[document])
             needed = num_edits + NUM_EDIT_RULES + num_spans + (end - start) // 2 + 1
             rules, spans = _grown(rules, spans, needed)
@@ -111,7 +132,7 @@ def find_line_edits(
                     rules[num_edits] = BOILERPLATE
                     spans[num_edits, 0], spans[num_edits, 1] = starts[i], last
                     num_edits += 1
-            place = start
+            place = start if has_citations else end
             while place < end:
                 after = citation_end(codes, place, end, marks) if codes[place] == _OPEN else -1
                 if after < 0:
@@ -136,31 +157,24 @@ def _grown(rules, spans, needed):
     while size < needed:
         size *= 2
     more_rules, more_spans = np.empty(size, np.int16), np.empty((size, 2), np.int64)
-    more_rules[: len(rules)] = rules
-    more_spans[: len(spans)] = spans
+    for i in range(len(rules)):  # one by one: compiling an assignment to a slice takes seconds
+        more_rules[i], more_spans[i, 0], more_spans[i, 1] = rules[i], spans[i, 0], spans[i, 1]
     return more_rules, more_spans
 
 
 @njit(cache=True)
-def _judge_line(codes, start, end, line, marks, automaton, groups, mentions, hits):
-    """Mark in `hits` what C4's versions remove the line for; returns its words."""
-    first, last = strip_range(codes, start, end, marks)
-    num_words, longest_word = measure_words(codes, first, last, marks)
-    mentions[:] = 0
-    find_phrases(codes, first, last, automaton, groups, mentions)
-    length = cut_citations(codes, first, last, marks, line)
-    num_left = num_words
-    if length < last - first:
-        num_left, _ = measure_words(line, 0, length, marks)
-    hits[JAVASCRIPT_LINES] = mentions[JAVASCRIPT] > 0
-    hits[POLICY_LINES] = mentions[POLICY] > 0
-    hits[LONG_WORD_LINES] = longest_word > LONGEST_WORD_CHARACTERS
-    hits[TERMINAL_LINES] = not has_end_mark(line, length, False)
-    hits[SHORT_LINES] = num_left < _FINAL_MIN_WORDS
-    hits[SHORT_LINES_V1] = num_left < _V1_MIN_WORDS
-    hits[TERMINAL_LINES_DATATROVE] = not has_end_mark(line, length, True)
-    hits[SHORT_LINES_DATATROVE] = num_words < _V1_MIN_WORDS
-    return num_words
+def _measure_line(codes, start, end, marks):
+    """Words of a range, the length of the longest, upper-case code points, digits."""
+    num_words, longest, length, num_upper, num_digits = 0, 0, 0, 0, 0
+    for code in codes[start:end]:
+        kind = marks[code]
+        num_upper += (kind & UPPERCASE) != 0
+        num_digits += (kind & DIGIT) != 0
+        is_space = (kind & SPACE) != 0
+        num_words += length == 0 and not is_space
+        length = 0 if is_space else length + 1
+        longest = max(longest, length)
+    return num_words, longest, num_upper, num_digits
 
 
 @njit(cache=True)

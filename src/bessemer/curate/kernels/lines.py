@@ -27,9 +27,9 @@ from bessemer.curate.kernels.hashing import FNV_OFFSET, FNV_PRIME, extend, final
 ) = range(12)
 _NUM_COUNTS = 12
 SHORT_LINE_CHARACTERS = 30
-"""Penedo et al. 2024 (FineWeb), section 3.6: lines shorter than 30 characters."""
+"""Penedo et al. 2024 (FineWeb), see the paper: lines shorter than 30 characters."""
 LONG_LINE_CHARACTERS = 200
-"""Xue et al. 2021 (mC4), section 3.1: pages with at least three lines of 200 characters or more."""
+"""Xue et al. 2021 (mC4), see the paper: pages with at least three lines of 200 characters or more."""
 _ELLIPSIS = 0x2026
 _FULL_STOP = 0x2E
 _NEWLINE = 0x0A

@@ -51,20 +51,23 @@ _DATATROVE_PUNCTUATION = (
     "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
 )
 """datatrove 0.10.1, `utils/text.py`; it counts the control characters, but for newline and CR, as well."""
+_ASSIGNED_END = 0x40000
+"""Beyond are unassigned planes, tags and private use alone, none of which has a mark but NOT_SYMBOL."""
 _LINE_BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 @lru_cache(maxsize=1)
 def character_marks() -> NDArray[np.uint16]:
     """The table, built once per process: bits by code point."""
-    characters = np.arange(NUM_CODE_POINTS, dtype=np.uint32).view("U1")
+    characters = np.arange(_ASSIGNED_END, dtype=np.uint32).view("U1")
     marks = np.full(NUM_CODE_POINTS, NOT_SYMBOL, np.uint16)
-    marks[np.char.isspace(characters)] |= SPACE
-    marks[np.char.isalpha(characters)] |= LETTER
-    marks[np.char.isupper(characters)] |= UPPERCASE
-    marks[np.char.isdigit(characters)] |= DIGIT
-    marks[np.char.isdecimal(characters)] |= DECIMAL
-    marks[np.char.isalnum(characters)] |= WORD
+    assigned = marks[:_ASSIGNED_END]
+    assigned[np.char.isspace(characters)] |= SPACE
+    assigned[np.char.isalpha(characters)] |= LETTER
+    assigned[np.char.isupper(characters)] |= UPPERCASE
+    assigned[np.char.isdigit(characters)] |= DIGIT
+    assigned[np.char.isdecimal(characters)] |= DECIMAL
+    assigned[np.char.isalnum(characters)] |= WORD
     marks[ord("_")] |= WORD
     stop_marks = code_point_set(_STOP_MARKS)
     sentence_ends = np.setdiff1d(stop_marks, code_point_set(_NOT_IN_SENTENCIZER))
@@ -74,7 +77,7 @@ def character_marks() -> NDArray[np.uint16]:
     marks[stop_marks] |= STOP_MARK
     marks[sentence_ends] |= SENTENCE_END
     marks[[ord(sign) for sign in _LINE_BREAKS]] |= LINE_BREAK
-    for code_point in range(NUM_CODE_POINTS):
-        if unicodedata.category(chr(code_point))[0] == "P":
-            marks[code_point] |= IS_PUNCTUATION
+    others = np.flatnonzero((assigned & (SPACE | WORD)) == 0)
+    punctuation = [code for code in others.tolist() if unicodedata.category(chr(code))[0] == "P"]
+    marks[punctuation] |= IS_PUNCTUATION
     return marks

@@ -1,6 +1,6 @@
 """Repeated word n-grams as the published implementations count them; the paper's words are in `repetition`.
 
-All three read Rae et al. 2021 (Gopher), appendix A.1.1, and differ in what they count:
+All three read Rae et al. 2021 (Gopher), see the paper, and differ in what they count:
 
 - datatrove 0.10.1 (`filters/gopher_repetition_filter.py`): of the most frequent n-gram every occurrence, with
   the blanks between its words; of repeated n-grams only the copies, read from left to right without overlap
@@ -17,8 +17,16 @@ from numpy.typing import NDArray
 
 from bessemer.curate.kernels.decoding import longest_span
 from bessemer.curate.kernels.hashing import extend, finalize, table_size
-from bessemer.curate.kernels.repetition import MAX_DUPLICATE, MAX_TOP, MIN_TOP
+from bessemer.curate.kernels.repeats import look_up, mark, may_repeat, num_marks
+from bessemer.curate.kernels.repetition import (
+    MAX_DUPLICATE,
+    MAX_TOP,
+    MIN_TOP,
+    longer_grams,
+    repeated_pairs,
+)
 from bessemer.curate.kernels.spacy_tables import HASH_BASE
+from bessemer.curate.kernels.spacy_words import HEAD_CHARACTERS
 
 _NUM_COLUMNS = MAX_DUPLICATE - MIN_TOP + 1
 
@@ -54,78 +62,106 @@ def _power(powers, length):
 def datatrove_ngrams(
     hashes: NDArray[np.uint64],
     lengths: NDArray[np.int32],
+    heads: NDArray[np.uint64],
     token_offsets: NDArray[np.int64],
     powers: NDArray[np.uint64],
 ) -> NDArray[np.int64]:
     """Characters [documents, 9] in the most frequent n-gram (n = 2..4) and in repeated ones (n = 5..10).
 
-    Hashes are polynomial (`spacy_words`); the most frequent is the one that occurs first among equals.
+    Hashes are polynomial, heads as `spacy_words` makes them; the most frequent n-gram is the one that occurs
+    first among equals. Only n-grams that may repeat are looked up.
     """
     num_documents = len(token_offsets) - 1
     characters = np.zeros((num_documents, _NUM_COLUMNS), np.int64)
     longest = longest_span(token_offsets)
     size = table_size(longest)
-    keys, stamps = np.empty(size, np.uint64), np.zeros(size, np.int64)
-    tallies = np.empty(size, np.int64)
-    grams, joined = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
-    shifts = np.empty(longest, np.uint64)
+    keys, tallies, firsts = np.empty(size, np.uint64), np.empty(size, np.int32), np.empty(size, np.int64)
+    marks = np.empty(num_marks(longest), np.uint8)
+    grams, places = np.empty(longest, np.uint64), np.empty(longest, np.int64)
+    slots = np.empty(longest, np.int64)
     before = np.zeros(longest + 1, np.int64)
-    stamp = 0
     for document in range(num_documents):
         start, end = token_offsets[document], token_offsets[document + 1]
-        num_words = end - start
-        for i in range(num_words):
-            before[i + 1] = before[i] + lengths[start + i]
-            grams[i] = joined[i] = hashes[start + i]
-            shifts[i] = _power(powers, lengths[start + i])
-        for n in range(MIN_TOP, MAX_DUPLICATE + 1):
-            num_grams = num_words - n + 1
-            if num_grams < 1:
-                break
-            mask = table_size(num_grams) - 1
-            stamp += 1
-            for i in range(num_grams):
-                joined[i] = joined[i] * shifts[i + n - 1] + hashes[start + i + n - 1]
-            if n <= MAX_TOP:
-                for i in range(num_grams):
-                    grams[i] = extend(grams[i], hashes[start + i + n - 1])
-                best = _most_frequent(grams, num_grams, n, keys, stamps, stamp, mask, tallies, before)
-                characters[document, n - MIN_TOP] = best
-            else:
-                copies = _copies(joined, num_grams, n, keys, stamps, stamp, mask, before)
-                characters[document, n - MIN_TOP] = copies
+        words, sizes = hashes[start:end], lengths[start:end]
+        for i in range(len(words)):
+            before[i + 1] = before[i] + sizes[i]
+        row = characters[document]
+        _count_most_frequent(words, before, marks, grams, places, slots, keys, tallies, firsts, row)
+        _count_copies(
+            words, sizes, heads[start:end], before, powers, marks, grams, places, keys, tallies, row
+        )
     return characters
 
 
 @njit(cache=True)
-def _most_frequent(grams, num_grams, n, keys, stamps, stamp, mask, tallies, before):
+def _count_most_frequent(words, before, marks, grams, places, slots, keys, tallies, firsts, row):
     """Characters, blanks between words included, in all occurrences of the first most frequent n-gram."""
-    top = 0
-    for i in range(num_grams):
-        slot, is_new = slot_of(keys, stamps, stamp, mask, grams[i])
-        tallies[slot] = 1 if is_new else tallies[slot] + 1
-        top = max(top, tallies[slot])
-    for i in range(num_grams):
-        slot, _ = slot_of(keys, stamps, stamp, mask, grams[i])
-        if tallies[slot] == top:
-            return (before[i + n] - before[i] + n - 1) * top
-    return 0
+    num_places = repeated_pairs(words, grams, marks, places)
+    for n in range(MIN_TOP, MAX_TOP + 1):
+        if len(words) < n:
+            return
+        size = table_size(num_places)
+        for i in range(size):
+            tallies[i] = 0
+        top, first = 0, 0
+        for i in range(num_places):
+            slot = look_up(keys, tallies, size - 1, grams[i])
+            if tallies[slot] == 0:
+                keys[slot], firsts[slot] = grams[i], places[i]
+            tallies[slot] += 1
+            slots[i] = slot
+            if tallies[slot] > top or (tallies[slot] == top and firsts[slot] < first):
+                top, first = tallies[slot], firsts[slot]
+        if top < 2:
+            top, first = 1, 0
+        row[n - MIN_TOP] = (before[first + n] - before[first] + n - 1) * top
+        num_places = longer_grams(words, n, grams, places, slots[:num_places], tallies)
 
 
 @njit(cache=True)
-def _copies(joined, num_grams, n, keys, stamps, stamp, mask, before):
-    """Characters in copies of an n-gram met before; a copy is jumped over whole, and what it hides not
-    met."""
-    total, i = 0, 0
-    while i < num_grams:
-        # The polynomial's low bits depend on the last characters alone.
-        _, is_new = slot_of(keys, stamps, stamp, mask, finalize(joined[i]))
-        if is_new:
-            i += 1
-        else:
-            total += before[i + n] - before[i]
-            i += n
-    return total
+def _count_copies(words, sizes, heads, before, powers, marks, joined, places, keys, tallies, row):
+    """Characters in copies of an n-gram met before; a copy is jumped over whole, and what it hides not met.
+
+    Equal n-grams have equal heads unless they are shorter than a head, so `places` are those of n-grams that
+    are, or whose head is there twice.
+    """
+    shortest = MAX_TOP + 1
+    num_grams = len(words) - shortest + 1
+    if num_grams < 1:
+        return
+    some = marks[: num_marks(num_grams)]
+    mark(heads[:num_grams], some)
+    num_places = 0
+    for i in range(num_grams):
+        places[num_places] = i
+        is_short = before[i + shortest] - before[i] < HEAD_CHARACTERS
+        num_places += is_short or may_repeat(heads[i], some)
+    for i in range(num_places):
+        joined[i] = 0
+        for place in range(places[i], places[i] + shortest - 1):
+            joined[i] = joined[i] * _power(powers, sizes[place]) + words[place]
+    size = table_size(num_places)
+    for n in range(shortest, MAX_DUPLICATE + 1):
+        for i in range(size):
+            tallies[i] = 0
+        total, free = 0, 0
+        for i in range(num_places):
+            place = places[i]
+            last = place + n - 1
+            if last >= len(words):
+                break
+            joined[i] = joined[i] * _power(powers, sizes[last]) + words[last]
+            if place < free:
+                continue
+            # The polynomial's low bits depend on the last characters alone.
+            key = finalize(joined[i])
+            slot = look_up(keys, tallies, size - 1, key)
+            if tallies[slot] == 0:
+                keys[slot], tallies[slot] = key, 1
+            else:
+                total += before[place + n] - before[place]
+                free = place + n
+        row[n - MIN_TOP] = total
 
 
 @njit(cache=True)

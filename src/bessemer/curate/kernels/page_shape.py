@@ -37,6 +37,8 @@ class PageShape(NamedTuple):
     """Sum over all tags of the formatting elements open at each."""
     longest_tag: int
     """Bytes of the longest tag, attributes included."""
+    most_attributes: int
+    """Attributes on one tag."""
 
 
 def _name_hash(name: str) -> int:
@@ -62,7 +64,7 @@ def page_shape(html: str) -> PageShape:
 
 @njit(cache=True)
 def _measure(buffer: NDArray[np.uint8], uncounted: NDArray[np.uint64], formatting: NDArray[np.uint64]):
-    depth, deepest, num_tags, num_formatting, steps, copies, longest = 0, 0, 0, 0, 0, 0, 0
+    depth, deepest, num_tags, num_formatting, steps, copies, longest, most = 0, 0, 0, 0, 0, 0, 0, 0
     end = len(buffer)
     position, end_of_tag = 0, 0
     while position < end:
@@ -86,8 +88,9 @@ def _measure(buffer: NDArray[np.uint8], uncounted: NDArray[np.uint64], formattin
         if position == start:
             continue
         if position >= end_of_tag:  # else inside an attribute, and the tag is measured already
-            end_of_tag = _end_of_tag(buffer, position)
+            end_of_tag, num_attributes = _end_of_tag(buffer, position)
             longest = max(longest, end_of_tag - position)
+            most = max(most, num_attributes)
         if _is_in(uncounted, state):
             continue
         step = -1 if is_closing else 1
@@ -95,7 +98,7 @@ def _measure(buffer: NDArray[np.uint8], uncounted: NDArray[np.uint64], formattin
         deepest = max(deepest, depth)
         if _is_in(formatting, state):
             num_formatting = max(0, num_formatting + step)
-    return deepest, num_tags, steps, copies, longest
+    return deepest, num_tags, steps, copies, longest, most
 
 
 @njit(cache=True)
@@ -106,8 +109,11 @@ def _is_in(hashes, state):
 
 @njit(cache=True)
 def _end_of_tag(buffer, position):
-    """Where the `>` of a tag is, from the end of its name on; inside a quoted value it does not count."""
-    quote, is_after_equals = 0, False
+    """Where the `>` of a tag is, from the end of its name on, and how many attributes lie before it.
+
+    Inside a quoted value `>` does not count. HTML Living Standard, sections 13.2.5.32 to 13.2.5.39.
+    """
+    quote, is_after_equals, is_in_name, is_in_value, num_attributes = 0, False, False, False, 0
     while position < len(buffer):
         byte = buffer[position]
         if quote:
@@ -115,9 +121,22 @@ def _end_of_tag(buffer, position):
                 quote = 0
         elif byte == _GREATER:
             break
-        elif is_after_equals and (byte in (_QUOTE, _APOSTROPHE)):
-            quote = byte
-        if byte != 32:
-            is_after_equals = byte == _EQUALS and not quote
+        elif byte == 32 or 9 <= byte <= 13:
+            is_in_name, is_in_value = False, False
+        elif is_in_value:
+            pass
+        elif is_after_equals:
+            is_after_equals = False
+            if byte in (_QUOTE, _APOSTROPHE):
+                quote = byte
+            else:
+                is_in_value = True
+        elif byte == _EQUALS:
+            is_after_equals, is_in_name = True, False
+        elif byte == _SLASH:
+            is_in_name = False
+        elif not is_in_name:
+            is_in_name = True
+            num_attributes += 1
         position += 1
-    return position
+    return position, num_attributes

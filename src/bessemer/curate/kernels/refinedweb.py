@@ -1,4 +1,4 @@
-"""RefinedWeb's line rules (Penedo et al. 2023, appendix G.2) as DCLM's baseline runs them.
+"""RefinedWeb's line rules (Penedo et al. 2023, see the paper) as DCLM's baseline runs them.
 
 DCLM `baselines_configs/dclm_baseline_refinedweb.yaml` and `mappers/modifiers.py`: a line goes when more than
 half of its characters are upper-case, when all are digits, when it is a counter ("3 likes"), or when it is
@@ -9,8 +9,7 @@ are cut. DCLM's pattern for the second takes any three characters for the dots; 
 import numpy as np
 from numba import njit
 
-from bessemer.curate.kernels.c4 import measure_words
-from bessemer.curate.kernels.marks import DECIMAL, DIGIT, SPACE, UPPERCASE, WORD
+from bessemer.curate.kernels.marks import DECIMAL, SPACE, WORD
 
 KEEP, MOSTLY_UPPERCASE, ALL_DIGITS, COUNTER, ONE_WORD = range(5)
 BOILERPLATE_WORDS = 10
@@ -27,25 +26,23 @@ def _spelled(text: str) -> np.ndarray:
 _COUNTED_CODES = _spelled(" " + _COUNTED + " ")
 _ITEMS, _READ_MORE, _SIGN_IN = _spelled("items in cart"), _spelled("read more..."), _spelled("sign-in")
 _COMMA, _DOT, _BLANK, _SMALL_I, _SMALL_R = ord(","), ord("."), ord(" "), ord("i"), ord("r")
+_SMALL_B, _SMALL_K, _SMALL_M = ord("b"), ord("k"), ord("m")
 
 
 @njit(cache=True)
-def classify_line(codes, start, end, marks, lower):
-    """Which rule removes the line, in the order of the constants above; KEEP for none or an empty line."""
+def classify_line(codes, start, end, num_words, num_upper, num_digits, marks, lower):
+    """Which rule removes the line, in the order of the constants above; KEEP for none or an empty line.
+
+    `num_words`, `num_upper`, `num_digits`: what it has of words, upper-case code points and digits.
+    """
     if end <= start:
         return KEEP
-    num_upper, num_digits = 0, 0
-    for i in range(start, end):
-        kind = marks[codes[i]]
-        num_upper += (kind & UPPERCASE) != 0
-        num_digits += (kind & DIGIT) != 0
     if 2 * num_upper > end - start:
         return MOSTLY_UPPERCASE
     if num_digits == end - start:
         return ALL_DIGITS
     if num_digits and _is_counter(codes, start, end, marks, lower):
         return COUNTER
-    num_words, _ = measure_words(codes, start, end, marks)
     return ONE_WORD if num_words < 2 else KEEP
 
 
@@ -61,7 +58,8 @@ def _is_counter(codes, start, end, marks, lower):
         marks[codes[position]] & DECIMAL or codes[position] == _COMMA or codes[position] == _DOT
     ):
         position += 1
-    if position < end and lower[codes[position]] in (98, 107, 109):
+    letter = lower[codes[position]] if position < end else 0
+    if letter == _SMALL_B or letter == _SMALL_K or letter == _SMALL_M:  # noqa: SIM109
         position += 1
     gap = position
     while position < end and marks[codes[position]] & SPACE:
@@ -103,13 +101,12 @@ def _is_at(codes, position, end, phrase, lower):
 
 
 @njit(cache=True)
-def find_boilerplate(codes, start, end, marks, lower, starts, ends):
+def find_boilerplate(codes, start, end, num_words, marks, lower, starts, ends):
     """Spans to cut from the line, with a blank before (for the last: behind) each; returns their number.
 
     `starts` and `ends` need room for one span every eleven code points, and two more. A line of which only
     whitespace would be left is one span.
     """
-    num_words, _ = measure_words(codes, start, end, marks)
     if num_words == 0 or num_words > BOILERPLATE_WORDS:
         return 0
     num_spans, position = 0, start

@@ -1,4 +1,4 @@
-"""Repeated word n-grams: Rae et al. 2021 (Gopher), appendix A.1.1, "Repetition removal".
+"""Repeated word n-grams: Rae et al. 2021 (Gopher), on the removal of repetition.
 
 Of the published implementations, which disagree, this follows the paper's words: the fraction of a
 document's characters that lie *within* the n-grams in question, each character counted once however
@@ -9,7 +9,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from bessemer.curate.kernels.hashing import extend, insert, table_size
+from bessemer.curate.kernels.decoding import longest_span
+from bessemer.curate.kernels.hashing import extend, table_size
+from bessemer.curate.kernels.repeats import look_up, mark, may_repeat, num_marks
 
 MIN_TOP, MAX_TOP, MAX_DUPLICATE = 2, 4, 10
 """n = 2..4: the most frequent n-gram. n = 5..10: all n-grams that occur more than once."""
@@ -26,68 +28,92 @@ def ngram_coverage(
     """
     num_documents = len(word_offsets) - 1
     fractions = np.zeros((num_documents, MAX_DUPLICATE - MIN_TOP + 1), np.float64)
-    longest = 0
-    for document in range(num_documents):
-        longest = max(longest, word_offsets[document + 1] - word_offsets[document])
+    longest = longest_span(word_offsets)
     size = table_size(longest)
-    keys = np.empty(size, np.uint64)
-    is_used = np.empty(size, np.bool_)
-    tallies = np.empty(size, np.int32)
-    covered_to = np.empty(size, np.int64)
-    covered = np.empty(size, np.int64)
-    slots = np.empty(longest, np.int64)
+    keys, tallies = np.empty(size, np.uint64), np.empty(size, np.int32)
+    covered_to, covered = np.empty(size, np.int64), np.empty(size, np.int64)
+    grams, marks = np.empty(longest, np.uint64), np.empty(num_marks(longest), np.uint8)
+    places, slots = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    before = np.zeros(longest + 1, np.int64)
     for document in range(num_documents):
         start, end = word_offsets[document], word_offsets[document + 1]
-        num_words = end - start
-        before = np.zeros(num_words + 1, np.int64)
+        words, sizes = hashes[start:end], lengths[start:end]
+        num_words = len(words)
         for i in range(num_words):
-            before[i + 1] = before[i] + lengths[start + i]
-        grams = hashes[start:end].copy()
-        for n in range(2, MAX_DUPLICATE + 1):
-            num_grams = num_words - n + 1
-            if num_grams < 2:
-                break
-            mask = table_size(num_grams) - 1
-            is_used[: mask + 1] = False
+            before[i + 1] = before[i] + sizes[i]
+        num_places = repeated_pairs(words, grams, marks, places)
+        for n in range(MIN_TOP, MAX_DUPLICATE + 1):
+            mask = table_size(num_places) - 1
+            for i in range(mask + 1):
+                tallies[i], covered_to[i], covered[i] = 0, 0, 0
             top = 0
-            for i in range(num_grams):
-                grams[i] = extend(grams[i], hashes[start + i + n - 1])
-                slot, is_new = insert(keys, is_used, mask, grams[i])
+            for i in range(num_places):
+                slot = look_up(keys, tallies, mask, grams[i])
+                keys[slot] = grams[i]
+                tallies[slot] += 1
                 slots[i] = slot
-                tallies[slot] = 1 if is_new else tallies[slot] + 1
                 top = max(top, tallies[slot])
-                covered_to[slot] = 0
-                covered[slot] = 0
             if top < 2:
                 break  # no n-gram repeats, so no longer one does
             if n <= MAX_TOP:
-                best = _cover_each(slots, num_grams, n, tallies, top, before, covered_to, covered)
+                best = _cover_each(slots[:num_places], places, n, tallies, top, before, covered_to, covered)
             else:
-                best = _cover_all(slots, num_grams, n, tallies, before)
+                best = _cover_all(slots[:num_places], places, n, tallies, before)
             fractions[document, n - MIN_TOP] = best / before[num_words]
+            num_places = longer_grams(words, n, grams, places, slots[:num_places], tallies)
     return fractions
 
 
 @njit(cache=True)
-def _cover_each(slots, num_grams, n, tallies, top, before, covered_to, covered):
+def repeated_pairs(words, grams, marks, places):
+    """Hashes into `grams`, starts into `places`, of the word pairs that may repeat; returns their number."""
+    num_pairs = max(0, len(words) - 1)
+    for i in range(num_pairs):
+        grams[i] = extend(words[i], words[i + 1])
+    some = marks[: num_marks(num_pairs)]
+    mark(grams[:num_pairs], some)
+    num_places = 0
+    for i in range(num_pairs):
+        # Written over unless it stays: `grams` never falls behind its own places.
+        grams[num_places], places[num_places] = grams[i], i
+        num_places += may_repeat(grams[i], some)
+    return num_places
+
+
+@njit(cache=True)
+def longer_grams(words, n, grams, places, slots, tallies):
+    """From the n-grams that were looked up to those of n + 1 words that may repeat, in place; how many."""
+    num_kept = 0
+    for i in range(len(slots) - 1):
+        place = places[i]
+        is_next = places[i + 1] == place + 1 and place + n < len(words)
+        if is_next and tallies[slots[i]] > 1 and tallies[slots[i + 1]] > 1:
+            grams[num_kept], places[num_kept] = extend(grams[i], words[place + n]), place
+            num_kept += 1
+    return num_kept
+
+
+@njit(cache=True)
+def _cover_each(slots, places, n, tallies, top, before, covered_to, covered):
     """Most characters within the occurrences of one n-gram among those that occur `top` times."""
     best = 0
-    for i in range(num_grams):
-        slot = slots[i]
+    for i in range(len(slots)):
+        slot, place = slots[i], places[i]
         if tallies[slot] == top:
-            covered[slot] += before[i + n] - before[max(i, covered_to[slot])]
-            covered_to[slot] = i + n
+            covered[slot] += before[place + n] - before[max(place, covered_to[slot])]
+            covered_to[slot] = place + n
             best = max(best, covered[slot])
     return best
 
 
 @njit(cache=True)
-def _cover_all(slots, num_grams, n, tallies, before):
+def _cover_all(slots, places, n, tallies, before):
     """Characters within any n-gram that occurs more than once."""
     total = 0
     covered_to = 0
-    for i in range(num_grams):
+    for i in range(len(slots)):
         if tallies[slots[i]] > 1:
-            total += before[i + n] - before[max(i, covered_to)]
-            covered_to = i + n
+            place = places[i]
+            total += before[place + n] - before[max(place, covered_to)]
+            covered_to = place + n
     return total

@@ -1,5 +1,7 @@
 """Shingle sets and MinHash signatures (Broder 1997)."""
 
+from itertools import pairwise
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -13,97 +15,108 @@ _HASHES_AT_ONCE = 512
 """Hash functions whose state stays in the first-level cache together."""
 
 
-@njit(cache=True)
-def shingle_sets(hashes: NDArray[np.uint64], word_offsets: NDArray[np.int64], num_words: int):
+def shingle_sets(
+    hashes: NDArray[np.uint64], word_offsets: NDArray[np.int64], num_words: int
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """The set of word n-grams of each document: sorted, distinct uint64 hashes.
 
     Returns `shingles` [total] and `shingle_offsets` int64 [documents + 1]. A document shorter than
     `num_words` has one shingle of all its words, an empty one has none.
     """
-    num_documents = len(word_offsets) - 1
-    shingles = np.empty(len(hashes), np.uint64)
-    shingle_offsets = np.zeros(num_documents + 1, np.int64)
-    filled = 0
-    for document in range(num_documents):
-        start, end = word_offsets[document], word_offsets[document + 1]
-        width = min(num_words, end - start)
-        if width > 0:
-            grams = np.empty(end - start - width + 1, np.uint64)
-            for i in range(len(grams)):
-                state = FNV_OFFSET
-                for j in range(width):
-                    state = extend(state, hashes[start + i + j])
-                grams[i] = state
-            filled = _append_distinct(grams, shingles, filled)
-        shingle_offsets[document + 1] = filled
-    return shingles[:filled].copy(), shingle_offsets
+    return _sets(*_grams(hashes, word_offsets, num_words))
 
 
-@njit(cache=True)
 def character_shingle_sets(
     buffer: NDArray[np.uint8],
     offsets: NDArray[np.int64],
     classes: NDArray[np.uint8],
     lower: NDArray[np.uint32],
     num_characters: int,
-):
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """As `shingle_sets`, of character n-grams: lower-case code points, each run of whitespace one blank.
 
     `buffer` holds UTF-8, document `d` at `offsets[d]:offsets[d + 1]`.
     """
+    return _sets(*_grams(*_normal_characters(buffer, offsets, classes, lower), num_characters))
+
+
+def _sets(
+    grams: NDArray[np.uint64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Sorted and distinct by document; `grams` is used up."""
+    for start, end in pairwise(offsets.tolist()):
+        grams[start:end].sort()  # numpy's own sort, which is vectorised, is five times as fast as numba's
+    return _distinct(grams, offsets)
+
+
+@njit(cache=True)
+def _grams(items, offsets, width):
+    """Hashes of each document's runs of `width` items, of all its items where it has fewer; rolling.
+
+    The hash of a run is a polynomial in its items, which are well mixed, and mixed again at its end.
+    """
     num_documents = len(offsets) - 1
-    shingles = np.empty(offsets[-1] - offsets[0], np.uint64)
-    shingle_offsets = np.zeros(num_documents + 1, np.int64)
+    grams = np.empty(len(items), np.uint64)
+    gram_offsets = np.zeros(num_documents + 1, np.int64)
     leaving = np.uint64(1)
-    for _ in range(num_characters):
+    for _ in range(width):
         leaving *= _BASE
     filled = 0
     for document in range(num_documents):
-        characters = _normal_characters(buffer, offsets[document], offsets[document + 1], classes, lower)
-        width = min(num_characters, len(characters))
-        if width > 0:
-            grams = np.empty(len(characters) - width + 1, np.uint64)
-            state = np.uint64(0)
-            for i in range(len(characters)):
-                state = state * _BASE + characters[i]
-                if i >= num_characters:
-                    state -= characters[i - num_characters] * leaving
-                if i >= width - 1:
-                    grams[i - width + 1] = finalize(state)
-            filled = _append_distinct(grams, shingles, filled)
-        shingle_offsets[document + 1] = filled
-    return shingles[:filled].copy(), shingle_offsets
+        start, end = offsets[document], offsets[document + 1]
+        shortest = min(width, end - start)
+        state = np.uint64(0)
+        for i in range(start, end):
+            state = state * _BASE + items[i]
+            if i >= start + width:
+                state -= items[i - width] * leaving
+            if i >= start + shortest - 1:
+                grams[filled] = finalize(state)
+                filled += 1
+        gram_offsets[document + 1] = filled
+    return grams[:filled], gram_offsets
 
 
 @njit(cache=True)
-def _normal_characters(buffer, position, end, classes, lower):
-    """Mixed hashes of the code points of one document after normalisation."""
-    characters = np.empty(end - position, np.uint64)
+def _normal_characters(buffer, offsets, classes, lower):
+    """Mixed hashes of the code points of each document after normalisation, and offsets into them."""
+    num_documents = len(offsets) - 1
+    characters = np.empty(offsets[-1] - offsets[0], np.uint64)
+    character_offsets = np.zeros(num_documents + 1, np.int64)
+    blank = finalize(np.uint64(33))
     filled = 0
-    is_blank_due = False
-    while position < end:
-        code_point, position = decode_at(buffer, position)
-        if classes[code_point] & SPACE:
-            is_blank_due = filled > 0
-            continue
-        if is_blank_due:
-            characters[filled] = finalize(np.uint64(33))
+    for document in range(num_documents):
+        position, end = offsets[document], offsets[document + 1]
+        first = filled
+        is_blank_due = False
+        while position < end:
+            code_point, position = decode_at(buffer, position)
+            if classes[code_point] & SPACE:
+                is_blank_due = filled > first
+                continue
+            if is_blank_due:
+                characters[filled] = blank
+                filled += 1
+                is_blank_due = False
+            characters[filled] = finalize(np.uint64(lower[code_point]) + np.uint64(1))
             filled += 1
-            is_blank_due = False
-        characters[filled] = finalize(np.uint64(lower[code_point]) + np.uint64(1))
-        filled += 1
-    return characters[:filled]
+        character_offsets[document + 1] = filled
+    return characters[:filled], character_offsets
 
 
 @njit(cache=True)
-def _append_distinct(grams, shingles, filled):
-    """Sort `grams` in place and append the distinct ones to `shingles`; returns the new length."""
-    grams.sort()
-    for i in range(len(grams)):
-        if i == 0 or grams[i] != grams[i - 1]:
-            shingles[filled] = grams[i]
-            filled += 1
-    return filled
+def _distinct(grams, offsets):
+    """The distinct ones of each document's ascending `grams`, and offsets into them."""
+    distinct = np.empty(len(grams), np.uint64)
+    distinct_offsets = np.zeros(len(offsets), np.int64)
+    filled = 0
+    for document in range(len(offsets) - 1):
+        for i in range(offsets[document], offsets[document + 1]):
+            if i == offsets[document] or grams[i] != grams[i - 1]:
+                distinct[filled] = grams[i]
+                filled += 1
+        distinct_offsets[document + 1] = filled
+    return distinct[:filled].copy(), distinct_offsets
 
 
 @njit(cache=True)

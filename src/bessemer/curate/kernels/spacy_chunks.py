@@ -67,22 +67,23 @@ def split_chunk(codes, start, end, tables, starts, ends):
     """Tokens of a chunk into `starts` and `ends` (room for one each code point); returns their number."""
     num_tokens, num_suffixes = 0, 0
     room = end - start
+    classes, keys, units = tables.classes, tables.keys, tables.units
     # Suffixes are found last one first: they are kept from the far end of the arrays.
     last_length, is_exception = -1, False
     while end > start and end - start != last_length:
-        if find_exception(codes, start, end, tables.keys) >= 0:
+        if find_exception(codes, start, end, keys) >= 0:
             is_exception = True
             break
         last_length = end - start
-        prefix = _prefix_length(codes, start, end, tables.classes)
-        if prefix > 0 and find_exception(codes, start + prefix, end, tables.keys) >= 0:
+        prefix = _prefix_length(codes, start, end, classes)
+        if prefix > 0 and find_exception(codes, start + prefix, end, keys) >= 0:
             starts[num_tokens], ends[num_tokens] = start, start + prefix
             num_tokens += 1
             start += prefix
             is_exception = True
             break
-        suffix = _suffix_length(codes, start + prefix, end, tables)
-        if suffix > 0 and find_exception(codes, start, end - suffix, tables.keys) >= 0:
+        suffix = _suffix_length(codes, start + prefix, end, classes, units)
+        if suffix > 0 and find_exception(codes, start, end - suffix, keys) >= 0:
             num_suffixes += 1
             starts[room - num_suffixes], ends[room - num_suffixes] = end - suffix, end
             end -= suffix
@@ -100,7 +101,7 @@ def split_chunk(codes, start, end, tables, starts, ends):
         if is_exception:
             num_tokens = _append_exception(codes, start, end, tables, starts, ends, num_tokens)
         else:
-            num_tokens = _split_inside(codes, start, end, tables, starts, ends, num_tokens)
+            num_tokens = _split_inside(codes, start, end, tables.classes, starts, ends, num_tokens)
     for i in range(room - num_suffixes, room):
         starts[num_tokens], ends[num_tokens] = starts[i], ends[i]
         num_tokens += 1
@@ -112,8 +113,10 @@ def split_chunk(codes, start, end, tables, starts, ends):
 @njit(cache=True)
 def _append_exception(codes, start, end, tables, starts, ends, num_tokens):
     slot = find_exception(codes, start, end, tables.keys)
+    pieces = tables.pieces
     position = start
-    for piece in tables.pieces[slot]:
+    for i in range(pieces.shape[1]):
+        piece = pieces[slot, i]
         if piece == 0:
             break
         starts[num_tokens], ends[num_tokens] = position, position + piece
@@ -150,11 +153,10 @@ def _letters_of_dollar(codes, start, end):
 
 
 @njit(cache=True)
-def _suffix_length(codes, start, end, tables):
+def _suffix_length(codes, start, end, classes, units):
     """Code points to cut off the back: of several rules that apply, the one that cuts most."""
     if end <= start:
         return 0
-    classes = tables.classes
     code = codes[end - 1]
     longest = 1 if classes[code] & SUFFIX else 0
     before = classes[codes[end - 2]] if end - 2 >= start else 0
@@ -182,8 +184,8 @@ def _suffix_length(codes, start, end, tables):
             break
         if classes[codes[place]] & DIGIT:
             key = hash_range(codes, place + 1, end)
-            index = np.searchsorted(tables.units, key)
-            if index < len(tables.units) and tables.units[index] == key:
+            index = np.searchsorted(units, key)
+            if index < len(units) and units[index] == key:
                 longest = length
     return longest
 
@@ -255,19 +257,19 @@ def _dashes_length(codes, position, end, classes):
 
 
 @njit(cache=True)
-def _split_inside(codes, start, end, tables, starts, ends, num_tokens):
+def _split_inside(codes, start, end, classes, starts, ends, num_tokens):
     """The range as one token, or cut at its infixes unless it is a web address."""
     is_checked = False
     token_start = start
     position = start
     while position < end:
-        length = _infix_length(codes, start, position, end, tables.classes)
+        length = _infix_length(codes, start, position, end, classes)
         # An infix that opens the range cuts nothing: the search goes on behind it.
         if length == 0 or position == start:
             position += max(length, 1)
             continue
         if not is_checked:
-            if is_url(codes, start, end, tables.classes):
+            if is_url(codes, start, end, classes):
                 break
             is_checked = True
         if position > token_start:
@@ -286,19 +288,25 @@ def _split_inside(codes, start, end, tables, starts, ends, num_tokens):
 @njit(cache=True)
 def _merge(codes, tables, starts, ends, num_tokens):
     """Join neighbouring tokens that are an exception taken apart: longest first, then leftmost."""
-    can_begin = False
+    keys, merges = tables.keys, tables.merges
+    first_signs, second_signs = tables.first_signs, tables.second_signs
+    widest = 0
     for i in range(num_tokens - 1):
-        if tables.first_signs[codes[starts[i]] & 255] and tables.second_signs[codes[starts[i + 1]] & 255]:
-            can_begin = True
-            break
-    if not can_begin:
+        if first_signs[codes[starts[i]] & 255] and second_signs[codes[starts[i + 1]] & 255]:
+            for width in range(min(_MOST_MERGED, num_tokens - i), 1, -1):
+                if _merge_slot(codes, keys, merges, starts, ends, i, width) >= 0:
+                    widest = max(widest, width)
+                    break
+    if widest == 0:
         return num_tokens
     # -1: free, -2: within a match, otherwise the slot of the exception that starts here.
     marks = np.full(num_tokens, -1, np.int64)
     widths = np.zeros(num_tokens, np.int64)
-    for width in range(min(_MOST_MERGED, num_tokens), 1, -1):
+    for width in range(widest, 1, -1):
         for i in range(num_tokens - width + 1):
-            slot = _merge_slot(codes, tables, starts, ends, i, width)
+            if not (first_signs[codes[starts[i]] & 255] and second_signs[codes[starts[i + 1]] & 255]):
+                continue
+            slot = _merge_slot(codes, keys, merges, starts, ends, i, width)
             if slot < 0:
                 continue
             is_free = marks[i] == -1 and marks[i + width - 1] == -1
@@ -322,17 +330,15 @@ def _merge(codes, tables, starts, ends, num_tokens):
 
 
 @njit(cache=True)
-def _merge_slot(codes, tables, starts, ends, i, width):
+def _merge_slot(codes, keys, merges, starts, ends, i, width):
     """Slot of the exception that the tokens from `i` on are the rules' view of, or -1."""
     first, last = starts[i], ends[i + width - 1]
-    if last - first > LONGEST_EXCEPTION or not tables.first_signs[codes[first] & 255]:
+    if last - first > LONGEST_EXCEPTION:
         return _NONE
-    if not tables.second_signs[codes[starts[i + 1]] & 255]:
-        return _NONE
-    slot = find_exception(codes, first, last, tables.keys)
+    slot = find_exception(codes, first, last, keys)
     if slot < 0:
         return _NONE
     lengths = np.int64(0)
     for j in range(i + width - 1, i - 1, -1):
         lengths = lengths * 16 + (ends[j] - starts[j])
-    return slot if tables.merges[slot] == lengths else _NONE
+    return slot if merges[slot] == lengths else _NONE

@@ -82,6 +82,7 @@ _UNITS = (
 LONGEST_EXCEPTION = 12
 LONGEST_UNIT = 5
 """In code points."""
+MARKS_SHIFT = 16
 HASH_BASE = np.uint64(0x9E3779B97F4A7C15 | 1)
 """Base of the polynomial hash of a token's code points modulo 2^64: hash(ab) = hash(a) base^|b| + hash(b)."""
 
@@ -105,6 +106,10 @@ class SpacyTables(NamedTuple):
     """Sorted hashes of the units."""
     powers: NDArray[np.uint64]
     """HASH_BASE to the powers 0 to 255."""
+    listed: NDArray[np.uint64]
+    """A bit by the highest 16 of a hash: set where some exception has these, as few other words do."""
+    kinds: NDArray[np.uint32]
+    """By code point: the bits of `classes`, and those of `marks` shifted by MARKS_SHIFT."""
 
 
 def code_point_set(ranges: str) -> NDArray[np.int64]:
@@ -127,22 +132,27 @@ def polynomial_hash(text: str) -> int:
 
 
 def build_tables() -> SpacyTables:
-    """The tables, but for `merges` and the signs, which need the tokenizer itself (`spacy_words`)."""
+    """The tables, but for `merges` and the signs, which need the tokenizer itself (`spacy_words`), and the
+    marks in `kinds`."""
     size = 1 << 13
     keys = np.zeros(size, np.uint64)
     pieces = np.zeros((size, 4), np.int8)
     merges = np.zeros(size, np.int64)
     signs = np.zeros((2, 256), np.bool_)
+    listed = np.zeros(1 << 10, np.uint64)
     for text, parts in exceptions().items():
         key = polynomial_hash(text)
         slot = (key >> 20) & (size - 1)
         while keys[slot]:
             slot = (slot + 1) & (size - 1)
         keys[slot] = key
+        listed[key >> 54] |= np.uint64(1 << ((key >> 48) & 63))
         pieces[slot, : len(parts)] = [len(part) for part in parts]
     units = np.array(sorted(polynomial_hash(unit) for unit in set(_UNITS.split())), np.uint64)
     powers = np.array([pow(int(HASH_BASE), power, 2**64) for power in range(256)], np.uint64)
-    return SpacyTables(_classes(), keys, pieces, merges, signs[0], signs[1], units, powers)
+    classes = _classes()
+    kinds = classes.astype(np.uint32)
+    return SpacyTables(classes, keys, pieces, merges, signs[0], signs[1], units, powers, listed, kinds)
 
 
 def _classes() -> NDArray[np.uint16]:

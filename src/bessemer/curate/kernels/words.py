@@ -28,7 +28,7 @@ def split_words(
     `stop_words` (hashes) present, and sentences.
 
     A sentence ends with a word that ends in a terminal mark, or with the line: C4 (Raffel et al. 2020,
-    section 2.2) counts sentences line by line; its tokenizer (Punkt) is approximated by the marks.
+    see the paper) counts sentences line by line; its tokenizer (Punkt) is approximated by the marks.
     """
     num_documents = len(offsets) - 1
     capacity = (offsets[-1] - offsets[0]) // 2 + num_documents + 1

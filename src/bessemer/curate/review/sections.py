@@ -20,7 +20,7 @@ from bessemer.export.markup import Node, section, tag
 from bessemer.export.markup import table as html_table
 
 _MAX_BARS = 24
-_MAX_LANGUAGES, _MAX_SOURCES = 30, 30
+_MAX_SOURCES = 30
 
 
 def funnel_section(ledger: ReviewLedger) -> Markup:
@@ -48,10 +48,9 @@ def funnel_section(ledger: ReviewLedger) -> Markup:
     )
 
 
-def table_section(ledger: ReviewLedger, id: str, title: str, column: str) -> Markup:
-    """What became of the records of each language or source."""
-    limit = _MAX_LANGUAGES if column == "language" else _MAX_SOURCES
-    rows, num_more = tables.by_column(ledger, column, limit)
+def sources_section(ledger: ReviewLedger) -> Markup:
+    """What became of the records of each source."""
+    rows, num_more = tables.by_column(ledger, "source", _MAX_SOURCES)
     steps = range(1, 1 + len(tables.STEP_NAMES))
     told = [
         [
@@ -63,10 +62,10 @@ def table_section(ledger: ReviewLedger, id: str, title: str, column: str) -> Mar
         ]
         for name, counts in rows
     ]
-    headings = [column, "entered", *tables.STEP_NAMES, "kept", "share", "characters kept"]
+    headings = ["source", "entered", *tables.STEP_NAMES, "kept", "share", "characters kept"]
     more = tag("p", f"{num_more:,} more are not shown.", class_="muted small") if num_more else None
     lead = "How many records each step dropped. Characters are those of the extracted text, before edits."
-    return section(id, title, html_table(headings, told, class_="figures"), more, lead=lead)
+    return section("sources", "Sources", html_table(headings, told, class_="figures"), more, lead=lead)
 
 
 def values_section(ledger: ReviewLedger) -> Markup:

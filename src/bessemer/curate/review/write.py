@@ -9,6 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from bessemer.curate.review.gather import duplicate_clusters, edited_records
+from bessemer.curate.review.languages import languages_section
 from bessemer.curate.review.ledger import ReviewLedger, open_ledger
 from bessemer.curate.review.samples import RuleSamples, sample_reason, sample_rule
 from bessemer.curate.review.sections import (
@@ -17,7 +18,7 @@ from bessemer.curate.review.sections import (
     funnel_section,
     run_name,
     samples_section,
-    table_section,
+    sources_section,
     values_section,
 )
 from bessemer.curate.review.tables import funnel
@@ -61,8 +62,8 @@ def render_review(folder: Path, *, seed: int = 0, per_group: int = PER_GROUP) ->
     ledger = open_ledger(folder, seed)
     sections = {
         "funnel": funnel_section(ledger),
-        "languages": table_section(ledger, "languages", "Languages", "language"),
-        "sources": table_section(ledger, "sources", "Sources", "source"),
+        "languages": languages_section(ledger),
+        "sources": sources_section(ledger),
         "values": values_section(ledger),
         "samples": samples_section(ledger, _samples(ledger, per_group)),
         "edits": edits_section(edited_records(ledger, per_group)),

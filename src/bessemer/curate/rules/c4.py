@@ -1,4 +1,4 @@
-"""C4's rules: Raffel et al. 2020, "Exploring the Limits of Transfer Learning", section 2.2.
+"""C4's rules: Raffel et al. 2020, "Exploring the Limits of Transfer Learning" (see the paper).
 
 Plain names are the final version (the paper in JMLR and TFDS `text/c4_utils.py`): lines of at least 5 words,
 pages of at least 3 sentences. `@v1` is the first version (arXiv v1): 3 words, 5 sentences. `@datatrove` is

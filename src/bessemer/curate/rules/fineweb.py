@@ -1,4 +1,4 @@
-"""FineWeb's rules: Penedo et al. 2024, "The FineWeb Datasets", section 3.6, thresholds of the body text.
+"""FineWeb's rules: Penedo et al. 2024, "The FineWeb Datasets", thresholds of the body text.
 
 Off by default: they are fitted to the text that trafilatura extracts, and reject far more of what other
 extractors give. The paper's appendix E.4 and its code (datatrove) take 0.01 for repeated lines where the body

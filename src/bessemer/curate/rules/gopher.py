@@ -1,4 +1,4 @@
-"""Gopher's rules: Rae et al. 2021, "Scaling Language Models", appendix A.1.1, and three readings of them.
+"""Gopher's rules: Rae et al. 2021, "Scaling Language Models" (see the paper), and three readings of them.
 
 Plain names follow the paper's words, on words parted by whitespace. `@datatrove`, `@dolma` and `@redpajama`
 compute what these tools compute (datatrove 0.10.1, dolma 1.2.1, RedPajama-Data v2).
@@ -12,7 +12,7 @@ STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
 _TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 _DUPLICATE = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
-"""Table A1: greatest fraction of characters, by n."""
+"""Table A1 of the paper: greatest fraction of characters, by n."""
 
 QUALITY = (
     Rule("gopher.word_count", "words", min=50, max=100_000),

@@ -1,5 +1,5 @@
-"""RefinedWeb's rules: Penedo et al. 2023, "The RefinedWeb Dataset", appendix G.2, as DCLM's baseline runs
-them.
+"""RefinedWeb's rules: Penedo et al. 2023, "The RefinedWeb Dataset" (see the paper), as DCLM's baseline runs
+them (`baselines_configs/dclm_baseline_refinedweb.yaml`).
 
 Its document rules are Gopher's. Its line rules are edits; a page that they take more than 5 % of the words
 of is dropped. Off by default: they cost headings and tables.

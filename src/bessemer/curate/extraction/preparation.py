@@ -1,0 +1,81 @@
+"""What is changed about a page before its text is taken: for the parser's sake in the HTML, then in the tree.
+
+None of it changes ordinary pages.
+"""
+
+import re
+
+from resiliparse.parse.html import ElementNode, HTMLTree, Node
+
+MAX_OPTIONS = 1000
+"""Options of forms that the parser gets to see. Its time is quadratic in those of one `<select>`, closed or
+not: 10,000 took 0.4 s, 40,000 took 17 s."""
+MAX_TABLES = 2000
+"""Pages with more tables are not looked through for rows to mend."""
+_OPTION = re.compile(r"</?opt(?:ion|group)\b[^<>]*>?", re.IGNORECASE)
+_MAIN_START = re.compile(r"<main\b[^<>]*>")
+GUTTERS = ("td.linenos", "td.gutter", "span.linenos")
+"""Line numbers beside code, as Pygments and SyntaxHighlighter write them."""
+_LONG_CELL = 300
+"""Characters; a table with a longer cell is there for the layout or holds text, not figures."""
+_BREAKS = "p, div, br"
+"""Elements that start a new line."""
+_NOT_FIGURES = "table, pre, ul, ol, form, script, h1, h2, h3"
+"""What a table of figures and short texts does not hold."""
+_HIDING_ATTRIBUTES = ("style", "hidden", "aria-hidden")
+
+
+def prepare_html(html: str, num_tags: int) -> str:
+    """The page as the parser gets it. `num_tags`: those of `page_shape`."""
+    return _shelter_main(html if num_tags <= MAX_OPTIONS else _drop_options(html))
+
+
+def _drop_options(html: str) -> str:
+    """Without the tags of options where there are very many: their words stay inside `<select>`, unread."""
+    return html if len(_OPTION.findall(html)) <= MAX_OPTIONS else _OPTION.sub(" ", html)
+
+
+def _shelter_main(html: str) -> str:
+    """Put `<main>` content two levels deeper, so that the extractor keeps its lists.
+
+    It takes every unordered list within four levels of the root for navigation. HTML (Living Standard,
+    section 4.4.14) forbids content repeated across pages, such as navigation, in `main`.
+    """
+    if "<main" not in html:
+        return html
+    return _MAIN_START.sub(r"\g<0><div><div>", html).replace("</main>", "</div></div></main>")
+
+
+def mend_tables(tree: HTMLTree) -> None:
+    """Keep each row of a table on a line where paragraphs or line breaks inside its cells would part it.
+
+    Only tables of figures and short texts are changed: those in whose cells no other table, list or code lies
+    and no text is longer than _LONG_CELL. What may be hidden stays in its element.
+    """
+    tables = tree.body.get_elements_by_tag_name("table") if tree.body is not None else ()
+    if not 0 < len(tables) <= MAX_TABLES:
+        return
+    for table in list(tables):
+        if table.query_selector(_BREAKS) is not None and table.query_selector(_NOT_FIGURES) is None:
+            cells = list(table.query_selector_all("td, th"))
+            if all(len(cell.text or "") <= _LONG_CELL for cell in cells):
+                for cell in cells:
+                    _join_lines(tree, cell)
+
+
+def _join_lines(tree: HTMLTree, cell: ElementNode) -> None:
+    for element in list(cell.query_selector_all(_BREAKS)):
+        if any(element.hasattr(name) for name in _HIDING_ATTRIBUTES):
+            continue
+        parent = element.parent
+        assert parent is not None
+        children = [_blank(tree), *element.child_nodes, _blank(tree)]
+        for child in children:
+            parent.insert_before(child, element)
+        element.decompose()
+
+
+def _blank(tree: HTMLTree) -> Node:
+    node = tree.create_text_node(" ")
+    assert node is not None
+    return node

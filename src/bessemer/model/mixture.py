@@ -1,0 +1,157 @@
+"""A mixture of experts in place of a feed-forward layer: a router sends each token to a few of them
+(Shazeer et al. 2017; Fedus et al. 2021, Switch Transformer; Jiang et al. 2024, Mixtral).
+
+No token is ever dropped: experts take as many as they are sent, in one grouped matrix product.
+
+Shapes: N tokens, D hidden, X experts, K experts per token, S = N K tokens sorted by expert, F width of
+an expert.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bessemer.model.config import MixtureConfig
+from bessemer.model.layers import linear, swiglu
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What a layer's router decided for the tokens of one forward pass."""
+
+    probabilities_NX: Tensor
+    """Differentiable scores of all experts, float32; every row sums to one."""
+    weights_NK: Tensor
+    """Differentiable weights of the chosen experts' outputs, float32."""
+    experts_NK: Tensor
+    """Numbers of the chosen experts."""
+
+    @property
+    def load_X(self) -> Tensor:
+        """How many tokens each expert was sent, float32."""
+        num_experts = self.probabilities_NX.shape[1]
+        return torch.bincount(self.experts_NK.flatten(), minlength=num_experts).float()
+
+
+class Mixture(nn.Module):
+    """The experts of one layer, their router, and the expert that all tokens share, where there is one."""
+
+    selection_bias: Tensor | None
+    """[X], with sigmoid scores: added to the scores when experts are chosen, and to nothing else."""
+
+    def __init__(self, hidden: int, mixture: MixtureConfig) -> None:
+        super().__init__()
+        self.mixture = mixture
+        width, num_experts, shared = mixture.expert_size, mixture.num_experts, mixture.shared_size
+        is_sigmoid = mixture.scores == "sigmoid"
+        self.router = nn.Parameter(torch.empty(num_experts, hidden))
+        self.gate_up = nn.Parameter(torch.empty(num_experts, 2 * width, hidden))
+        self.down = nn.Parameter(torch.empty(num_experts, hidden, width))
+        self.shared_gate_up = nn.Parameter(torch.empty(2 * shared, hidden)) if shared else None
+        self.shared_down = nn.Parameter(torch.empty(hidden, shared)) if shared else None
+        self.shared_gate = nn.Parameter(torch.empty(1, hidden)) if shared and not is_sigmoid else None
+        self.register_buffer("selection_bias", torch.zeros(num_experts) if is_sigmoid else None)
+        self.load_X: Tensor | None = None
+        """Tokens sent to each expert in training since the biases were last moved."""
+
+    def forward(self, x_BTD: Tensor, routings: list[Routing] | None = None) -> Tensor:
+        """x_BTD to x_BTD; appends the routing to `routings`."""
+        x_ND = x_BTD.flatten(0, -2)
+        routing = route(x_ND, self.router, self.selection_bias, self.mixture)
+        if routings is not None:
+            routings.append(routing)
+        if self.training and torch.is_grad_enabled() and self.selection_bias is not None:
+            self.load_X = routing.load_X if self.load_X is None else self.load_X + routing.load_X
+        out_ND = expert_outputs(x_ND, routing, self.gate_up, self.down)
+        if self.shared_gate_up is not None and self.shared_down is not None:
+            shared_ND = linear(swiglu(linear(x_ND, self.shared_gate_up)), self.shared_down)
+            if self.shared_gate is not None:
+                shared_ND = shared_ND * linear(x_ND, self.shared_gate).sigmoid()
+            out_ND = out_ND + shared_ND
+        return out_ND.view_as(x_BTD)
+
+
+def route(x_ND: Tensor, router_XD: Tensor, bias_X: Tensor | None, mixture: MixtureConfig) -> Routing:
+    """Choose the experts of each token; computed in float32, since rounding would change choices."""
+    logits_NX = F.linear(x_ND.float(), router_XD.float())
+    if mixture.scores == "softmax":
+        scores_NX = choice_NX = probabilities_NX = logits_NX.softmax(-1)
+    else:
+        scores_NX = logits_NX.sigmoid()
+        probabilities_NX = scores_NX / scores_NX.sum(-1, keepdim=True)
+        choice_NX = scores_NX if bias_X is None else scores_NX + bias_X
+    experts_NK = choice_NX.detach().topk(mixture.experts_per_token, dim=-1).indices
+    weights_NK = scores_NX.gather(1, experts_NK)
+    if mixture.normalize_weights:
+        weights_NK = weights_NK / weights_NK.sum(-1, keepdim=True)
+    return Routing(probabilities_NX, weights_NK * mixture.weight_scale, experts_NK)
+
+
+def expert_outputs(x_ND: Tensor, routing: Routing, gate_up_XFD: Tensor, down_XDF: Tensor) -> Tensor:
+    """Sum over a token's experts of weight * SwiGLU expert(token), [N, D].
+
+    Tokens are sorted by expert, so that each expert's are consecutive, and put back in their order: the
+    sum is over a token's experts in the order of their choice, the same for any batch.
+    """
+    num_tokens, per_token = routing.experts_NK.shape
+    order_S = routing.experts_NK.flatten().argsort(stable=True)
+    sizes_X = torch.bincount(routing.experts_NK.flatten(), minlength=len(gate_up_XFD))
+    x_SD = x_ND.index_select(0, order_S // per_token)
+    out_SD = grouped_linear(swiglu(grouped_linear(x_SD, gate_up_XFD, sizes_X)), down_XDF, sizes_X)
+    place_S = torch.empty_like(order_S)
+    place_S[order_S] = torch.arange(len(order_S), device=order_S.device)
+    out_NKD = out_SD.index_select(0, place_S).view(num_tokens, per_token, -1)
+    return (out_NKD * routing.weights_NK.unsqueeze(-1).to(x_ND.dtype)).sum(1)
+
+
+def grouped_linear(x_SI: Tensor, weight_XOI: Tensor, sizes_X: Tensor) -> Tensor:
+    """x weight[x]^T for consecutive groups of `sizes_X` rows, [S, O], in x's dtype.
+
+    One grouped product where torch has a kernel for the shape (rows of whole 16 bytes), else one
+    product an expert.
+    """
+    weight_XOI = weight_XOI.to(x_SI.dtype)
+    is_aligned = all(size * x_SI.element_size() % 16 == 0 for size in weight_XOI.shape[1:])
+    if is_aligned and len(x_SI) and x_SI.dtype in (torch.bfloat16, torch.float32):
+        return F.grouped_mm(x_SI, weight_XOI.mT, offs=sizes_X.cumsum(0).int())
+    return linear_by_expert(x_SI, weight_XOI, sizes_X)
+
+
+def linear_by_expert(x_SI: Tensor, weight_XOI: Tensor, sizes_X: Tensor) -> Tensor:
+    """Same contract as `grouped_linear`, one expert after the other: the reference."""
+    pieces = x_SI.split(sizes_X.tolist())
+    return torch.cat([F.linear(piece, weight) for piece, weight in zip(pieces, weight_XOI, strict=True)])
+
+
+def balance_loss(routings: Sequence[Routing]) -> Tensor:
+    """X * sum of (share of tokens sent to an expert) * (its mean probability), the mean over layers
+    (Fedus et al. 2021, equations 4 to 6). 1 where all experts are used alike, X where one is used alone.
+
+    The shares are those of the tokens at hand: with several micro-batches, each is to be balanced.
+    """
+    losses = []
+    for routing in routings:
+        share_X = routing.load_X / routing.experts_NK.numel()
+        losses.append(len(share_X) * (share_X * routing.probabilities_NX.mean(0)).sum())
+    return torch.stack(losses).mean()
+
+
+def load_imbalance(routings: Sequence[Routing]) -> float:
+    """The busiest expert's load over the mean load, the mean over layers; 1 is balanced."""
+    ratios = [routing.load_X.max() / routing.load_X.mean() for routing in routings]
+    return float(torch.stack(ratios).mean())
+
+
+@torch.no_grad()
+def balance_experts(model: nn.Module) -> None:
+    """Move the selection biases of every mixture with sigmoid scores: up by `balance_rate` for experts
+    that were sent less than the mean since the last call, down for those that were sent more (Wang et
+    al. 2024, "Auxiliary-Loss-Free Load Balancing", algorithm 1). To be called after each update."""
+    for module in model.modules():
+        if isinstance(module, Mixture) and module.selection_bias is not None and module.load_X is not None:
+            direction_X = (module.load_X.mean() - module.load_X).sign()
+            module.selection_bias.add_(direction_X, alpha=module.mixture.balance_rate)
+            module.load_X = None
