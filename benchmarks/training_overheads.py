@@ -1,6 +1,6 @@
 """What the loop adds to a step: checkpoints, waiting for data, guard and logging, as shares of training.
 
-    python benchmarks/training_overheads.py [--steps 60] [--depth 4] [--vocabulary 4096]
+    python benchmarks/training_overheads.py [--steps 60] [--depth 4] [--vocabulary 4096] [--dtype float32]
 
 Checkpoints are counted twice over: the time that training stands still, and the CPU time of the thread that
 writes (on a machine whose cores are all busy that slows training, too). Both for one checkpoint every 100
@@ -12,13 +12,16 @@ import json
 import platform
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import bessemer.training.checkpoint as checkpoint_module
 from bessemer.formats.tokens import TokenSplit
+from bessemer.model.folder import save_model
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import append_metrics
@@ -26,6 +29,7 @@ from bessemer.runner.cost import resident_bytes
 from bessemer.training.batches import DocumentRows
 from bessemer.training.checkpoint import Checkpoints
 from bessemer.training.dial import ModelDial, model_config
+from bessemer.training.finish import bare_model
 from bessemer.training.guard import Guard, GuardConfig
 from bessemer.training.loop import Plan, fit
 from bessemer.training.optimizers import OptimizerConfig
@@ -91,9 +95,10 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     options = parser.parse_args()
     shape = model_config(ModelDial(depth=options.depth), options.vocabulary)
-    model = Transformer(shape, torch.bfloat16).initialize(0)
+    model = Transformer(shape, getattr(torch, options.dtype)).initialize(0)
     rows = DocumentRows(corpus(options.vocabulary), 256, 1)
     timed = Timed()
 
@@ -107,12 +112,16 @@ def main() -> None:
             checkpoint_every=checkpoint_every,
         )
 
+    def beside(weights: Mapping[str, Tensor], folder: Path) -> None:
+        save_model(bare_model(model, weights), folder, tokenizer_folder=None, generation={}, card="")
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fit(model, plan(3, 1000), Checkpoints(folder / "warm"), Silent())
         cpu_s = time.process_time()
         every = max(1, options.steps // 4)
-        result = fit(model, plan(options.steps, every), Checkpoints(folder / "run"), Silent())
+        checkpoints = Checkpoints(folder / "run", beside=beside)
+        result = fit(model, plan(options.steps, every), checkpoints, Silent())
         cpu_s = time.process_time() - cpu_s
         num_checkpoints = (options.steps - 1) // every
         guard_s, line_s = guard_and_log_s(folder)

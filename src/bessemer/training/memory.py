@@ -34,14 +34,15 @@ def estimate_memory(config: TrainingConfig, shape: ModelConfig, device: torch.de
     weights = 4 * num_parameters
     snapshot = weights + state + average if device.type == "cpu" else 0
     fixed = weights + weights + state + average + snapshot
-    return MemoryEstimate(fixed, _activation_bytes(config, shape, device))
-
-
-def _activation_bytes(config: TrainingConfig, shape: ModelConfig, device: torch.device) -> int:
-    """Per token and block: the inputs of both norms and of both output projections, q, k, v before and after
-    rotation, gate, up and their product, and the probabilities of explicit attention."""
-    tokens = min(config.micro_batch_tokens or config.tokens_per_step, config.tokens_per_step)
     item = resolve_dtype(config.compute_dtype, device).itemsize
+    return MemoryEstimate(fixed, _activation_bytes(config, shape, item))
+
+
+def _activation_bytes(config: TrainingConfig, shape: ModelConfig, item: int) -> int:
+    """`item` is the size of a number in bytes. Per token and block: the inputs of both norms and of both
+    output projections, q, k, v before and after rotation, gate, up and their product, and the probabilities
+    of explicit attention."""
+    tokens = min(config.micro_batch_tokens or config.tokens_per_step, config.tokens_per_step)
     heads = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
     per_token = 4 * shape.hidden_size + 2 * (heads + 2 * keys) + heads + 3 * shape.intermediate_size

@@ -16,6 +16,7 @@ from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig
 from bessemer.model.folder import load_model
 from bessemer.model.precision import resolve_dtype
+from bessemer.model.rope_scaling import RopeScaling
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
@@ -39,6 +40,8 @@ class MidtrainConfig(CorpusConfig):
     rope_theta: float | None = Field(default=None, gt=0)
     """Base of the rotary frequencies from now on; a larger one lets the model see farther (Xiong et al.
     2023, arXiv:2309.16039, section 2). Default: the model's own."""
+    rope_scaling: RopeScaling | None = None
+    """Linear, Llama 3 or YaRN scaling of the frequencies from now on. Default: the model's own."""
 
 
 def midtrain(config: MidtrainConfig, context: StageContext) -> dict[str, Any]:
@@ -78,7 +81,11 @@ def midtrain(config: MidtrainConfig, context: StageContext) -> dict[str, Any]:
 def extended_shape(shape: ModelConfig, config: MidtrainConfig) -> ModelConfig:
     """The model's shape with the positions and frequencies that the config asks for."""
     longest = config.max_position_embeddings or max(shape.max_position_embeddings, config.sequence_length)
-    changed = {"max_position_embeddings": longest, "rope_theta": config.rope_theta or shape.rope_theta}
+    changed = {
+        "max_position_embeddings": longest,
+        "rope_theta": config.rope_theta or shape.rope_theta,
+        "rope_scaling": config.rope_scaling or shape.rope_scaling,
+    }
     return ModelConfig(**(shape.model_dump() | changed))
 
 
