@@ -146,6 +146,20 @@ def test_settings_that_would_change_the_computation_are_refused_together():
         assert word in str(raised.value)
 
 
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_values_of_the_wrong_kind_are_named_together(model_type):
+    wrong = {
+        "num_attention_heads": 0,
+        "hidden_size": "wide",
+        "head_dim": 1.5,
+        "rope_scaling": "yarn",
+        "layer_types": "full_attention",
+    }
+    with pytest.raises(BessemerError) as raised:
+        config_from_huggingface({**SMALL, "model_type": model_type, "intermediate_size": 64, **wrong})
+    assert all(name in str(raised.value) for name in wrong)
+
+
 def test_a_rope_scaling_that_lacks_its_numbers_names_them():
     values = {**SMALL, "model_type": "llama", "intermediate_size": 64}
     with pytest.raises(BessemerError) as raised:

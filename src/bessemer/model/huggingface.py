@@ -48,7 +48,9 @@ def config_from_huggingface(values: Mapping[str, Any]) -> ModelConfig:
     if kind not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise BessemerError(f"config.json: model_type {kind!r} is not supported; choose one of: {known}")
-    problems: list[str] = []
+    problems = _strange_values(values)
+    if problems:
+        raise BessemerError("config.json cannot be used:\n  " + "\n  ".join(problems))
     try:
         read = gpt2_from_huggingface if kind == "gpt2" else _given
         given = read(values, problems)
@@ -101,6 +103,30 @@ def config_to_huggingface(config: ModelConfig, dtype: str = "float32") -> dict[s
     if config.mixture is not None:
         values |= mixture_to_huggingface(config.mixture, kind)
     return values
+
+
+def _strange_values(values: Mapping[str, Any]) -> list[str]:
+    """What is not of the kind that its key has in every family: sizes are whole numbers above zero."""
+    sizes = (
+        *_SIZES,
+        "num_key_value_heads",
+        "head_dim",
+        "max_position_embeddings",
+        "n_embd",
+        "n_head",
+        "n_layer",
+    )
+    problems = [
+        f"{name} is {values[name]!r}: a whole number above zero belongs there"
+        for name in sizes
+        if values.get(name) is not None and (type(values[name]) is not int or values[name] < 1)
+    ]
+    kinds = {"rope_scaling": dict, "rope_parameters": dict, "layer_types": list, "mlp_only_layers": list}
+    return problems + [
+        f"{name} is {values[name]!r}: a JSON {'object' if kind is dict else 'list'} belongs there"
+        for name, kind in kinds.items()
+        if values.get(name) is not None and not isinstance(values[name], kind)
+    ]
 
 
 def _given(values: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
