@@ -94,6 +94,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             makes="documents",
             run="bessemer.curate.stage:curate",
             forecast="bessemer.curate.forecast:forecast",
+            format_version=2,
         ),
         Stage(
             kind="tokenizer",

@@ -10,6 +10,7 @@ from range_server import RangeServer
 
 from bessemer.collect import CollectConfig
 from bessemer.collect.common_crawl.collect import collect_common_crawl
+from bessemer.curate.extraction.config import ExtractionConfig
 from bessemer.curate.records import read_candidate
 from bessemer.errors import BessemerError
 from bessemer.formats.warc import WarcRecord, read_warc
@@ -145,7 +146,7 @@ def test_wet_files_give_the_text_that_common_crawl_extracted(tmp_path):
     (page,) = [record for record in records_of(output) if record.type == "conversion"]
     assert (num_pages, faults) == (1, {})
     assert page.date == "2024-05-18T01:58:10Z"
-    text = read_candidate(page, 1 << 20, 2000, 0.01)
+    text = read_candidate(page, ExtractionConfig(max_page_bytes=1 << 20))
     assert text.drop is None
     assert text.source == "an.wikipedia.org"
     assert "Escopete" in text.text

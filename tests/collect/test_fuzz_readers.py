@@ -37,6 +37,7 @@ from bessemer.collect.readers.text import read_document
 from bessemer.collect.readers.transcripts import read_transcript
 from bessemer.collect.robots_txt import parse_robots_txt
 from bessemer.collect.sitemaps import parse_sitemap
+from bessemer.curate.extraction.config import ExtractionConfig
 from bessemer.curate.records import is_page, read_candidate
 from bessemer.errors import ConfigError
 from bessemer.formats.warc import WarcRecord, read_warc
@@ -95,7 +96,9 @@ def check_warc(folder: Path, damage: Damaged, name: str) -> None:
     num_pages = count_pages(path, f"file:{name}", named)  # type: ignore[arg-type]
     items = list(read_warc(path))
     # What collect takes is what curate reads: every page becomes a text, or a drop with its reason.
-    candidates = [read_candidate(item, 1 << 20, 2000, 0.01) for item in items if is_page(item)]
+    candidates = [
+        read_candidate(item, ExtractionConfig(max_page_bytes=1 << 20)) for item in items if is_page(item)
+    ]
     assert all(candidate.text or candidate.drop for candidate in candidates)
     texts = [candidate.text for candidate in candidates if candidate.drop is None]
     drops = [candidate for candidate in candidates if candidate.drop is not None]
@@ -130,7 +133,7 @@ def check_document(kind: str, folder: Path, damage: Damaged, name: str) -> None:
         record = WarcRecord(
             name, 0, 0, (("WARC-Type", "resource"), ("Content-Type", pages[0].content_type)), damage.content
         )
-        candidate = read_candidate(record, 1 << 20, 2000, 0.01)
+        candidate = read_candidate(record, ExtractionConfig(max_page_bytes=1 << 20))
         assert candidate.text or candidate.drop
         candidate.text.encode("utf-8")
 

@@ -9,7 +9,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from bessemer.model.kernels.numbers import MATHS, narrow, widen
+from bessemer.model.kernels.numbers import narrow, widen
 from bessemer.model.kernels.threads import Kernel, arguments, as_float32, next_chunk, num_chunks, tensor
 from bessemer.model.rope import Rotation
 
@@ -72,7 +72,10 @@ def _chunks(sizes: tuple[int, ...]) -> int:
     return -(-sizes[0] * sizes[1] // _TOKENS_PER_CHUNK)
 
 
-@njit(fastmath=MATHS, error_model="numpy")
+# Both helpers are inlined by numba itself. A call that is left to LLVM goes to the helper's own machine code
+# in the process that compiles it, and to the kernel's copy of it once the kernel comes from the disk cache;
+# the two round differently.
+@njit(inline="always")
 def _normalize_and_rotate(x, weight, cos, sin, has_norm, eps, out):
     """One head; returns 1 / rms (1 without a norm)."""
     head_dim, half = len(weight), len(weight) // 2
@@ -92,7 +95,7 @@ def _normalize_and_rotate(x, weight, cos, sin, has_norm, eps, out):
     return inverse_rms
 
 
-@njit(fastmath=MATHS, error_model="numpy")
+@njit(inline="always")
 def _backward_head(x, weight, cos, sin, inverse_rms, has_norm, d_out, d_x, d_weight, d_normed):
     """Rotate back, then the backward of RMSNorm (see `rms_norm`). `d_normed` is room for one head."""
     head_dim, half = len(weight), len(weight) // 2
