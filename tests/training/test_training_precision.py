@@ -60,6 +60,7 @@ def test_float16_training_finds_its_scale_and_learns_as_float32_does(tmp_path):
     ("name", "group"),
     [
         ("embedding", "embedding"),
+        ("positions", "embedding"),
         ("head", "head"),
         ("blocks.3.qkv", "attention"),
         ("blocks.3.qkv_bias", "attention"),

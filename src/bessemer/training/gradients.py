@@ -11,7 +11,9 @@ def group_of(name: str) -> str:
     last = name.rpartition(".")[2]
     if "norm" in last:
         return "norms"
-    if last in ("embedding", "head"):
+    if last in ("embedding", "positions"):
+        return "embedding"
+    if last == "head":
         return last
     return "attention" if last.startswith(("qkv", "attention")) else "feed_forward"
 
