@@ -99,9 +99,10 @@ def test_meta_elements_are_given_by_name_or_http_equiv():
     ["<a ", '<a href="', "<!--", "<script>", "<a x='", "<", "<a x=", "<a = ", "<title", "<a href=/x "],
 )
 def test_hostile_pages_take_time_in_proportion(piece):
+    """A megabyte takes about half a second on a slow machine; in quadratic time it would take minutes."""
     started = time.process_time()
-    list(tags_of(piece * (2_000_000 // len(piece))))
-    assert time.process_time() - started < 2.0
+    list(tags_of(piece * (1_000_000 // len(piece))))
+    assert time.process_time() - started < 8.0
 
 
 @pytest.mark.parametrize(
