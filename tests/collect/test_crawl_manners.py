@@ -280,7 +280,7 @@ def test_a_slow_host_does_not_keep_the_others_waiting(tmp_path):
             metrics = collect(crawl_config(slow.address, "/", **settings), context)
             elapsed_s = time.monotonic() - started
     assert metrics["pages"] == 19
-    # 8 or 9 turns of the slow host; one after another, the 12 others would add 12 × 3 turns in rows of 4: 4.5 s.
+    # 8 or 9 turns of the slow host; one after another, the 12 others would add 12 × 3 turns in rows of 4.
     assert elapsed_s < 0.5 * 9 + 3.5
 
 
