@@ -29,7 +29,7 @@ setup: $(VENV)/.installed ## Install into .venv
 
 setup-dev: $(VENV)/.installed-dev ## Install with what tests and lint need
 
-demo: setup ## Raw pages to an assistant: 15 minutes on two CPU cores with bfloat16, 27 without
+demo: setup ## Raw pages to an assistant: about 15 minutes on two CPU cores with AVX512-BF16, 27 on AVX2
 	$(BIN)/bessemer run recipes/quickstart.yaml
 
 test: setup-dev ## The tests (under 15 minutes on two cores)
