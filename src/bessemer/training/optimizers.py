@@ -13,10 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bessemer.config import Config, Count
-from bessemer.model.precision import resolve_dtype
 from bessemer.model.width import learning_rate_scales
 from bessemer.training.adamw_8bit import AdamW8bit
 from bessemer.training.optimizer_state import EightBitState, WideState, restore_codes
+from bessemer.training.orthogonalize import orthogonalize
 
 
 class OptimizerConfig(Config):
@@ -41,28 +41,6 @@ class OptimizerConfig(Config):
     base_width: Count | None = Field(default=None, ge=1)
     """Width of the model that the rates were tuned on: those of other widths follow from it (see
     `bessemer.model.width`). Default: the rates are taken as they are."""
-
-
-# Coefficients of the quintic iteration, from Jordan et al. 2024 (see module docstring): chosen for
-# the steepest rise of small singular values; they end within [0.7, 1.2] instead of at 1.
-_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-
-
-def orthogonalize(matrices_NMK: Tensor, steps: int = 5) -> Tensor:
-    """Approximately replace each matrix U·S·Vᵀ by U·Vᵀ, by Newton–Schulz iteration in
-    bfloat16, or in float32 where the hardware has no bfloat16.
-
-    Shape [N, M, K] in and out: N matrices of one shape at once, which costs one launch, not N.
-    """
-    a, b, c = _NEWTON_SCHULZ
-    tall = matrices_NMK.size(1) > matrices_NMK.size(2)
-    x = matrices_NMK.mT if tall else matrices_NMK
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    x = x.to(resolve_dtype("auto", x.device)).contiguous()
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices_NMK.dtype)
 
 
 class Muon(torch.optim.Optimizer):
