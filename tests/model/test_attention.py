@@ -185,12 +185,44 @@ def test_the_causal_backend_refuses_a_document_mask():
         attend(*random_qkv(2), document_mask(DOCUMENTS_BT), "causal")
 
 
-def test_short_sequences_on_cpu_choose_the_explicit_backend_and_long_ones_sdpa():
-    def backend(num_tokens, is_packed):
+def test_rows_that_hold_few_scores_choose_the_explicit_backend_on_cpu_and_others_sdpa():
+    def backend(num_tokens, document_length=None):
         q = torch.empty(1, num_tokens, 2, 4)
-        documents_BT = torch.zeros(1, num_tokens, dtype=torch.long)
-        mask = document_mask(documents_BT) if is_packed else causal_mask(num_tokens, q.device)
-        return choose_backend(q, q, mask)
+        if document_length is None:
+            return choose_backend(q, q, causal_mask(num_tokens, q.device))
+        return choose_backend(q, q, document_mask((torch.arange(num_tokens) // document_length).unsqueeze(0)))
 
-    assert [backend(64, False), backend(64, True)] == ["explicit", "explicit"]
-    assert [backend(600, False), backend(600, True)] == ["causal", "masked"]
+    assert [backend(64), backend(64, 64), backend(2048, 500)] == ["explicit"] * 3
+    assert [backend(2048), backend(2048, 2048)] == ["causal", "masked"]
+
+
+@pytest.mark.parametrize("num_tokens", [130, 600])
+@pytest.mark.parametrize("window", [None, 50])
+def test_tiles_cover_what_is_visible_once_and_little_else(num_tokens, window):
+    generator = torch.Generator().manual_seed(2)
+    new_document = torch.rand(3, num_tokens, generator=generator) < 0.02
+    mask = document_mask(new_document.cumsum(1), window)
+    covered = torch.zeros(3, num_tokens, num_tokens, dtype=torch.int64)
+    area = 0
+    for tile in mask.tiles:
+        covered[tile.rows, tile.queries, tile.keys] += tile.visible_BTS
+        area += len(covered[tile.rows]) * tile.visible_BTS[0].numel()
+    assert torch.equal(covered, mask.boolean_BTS.long())
+    assert area < 0.8 * num_tokens**2 * 3
+    assert mask.mean_keys == pytest.approx(area / num_tokens / 3)
+
+
+@pytest.mark.parametrize("num_tokens", [200, 600])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_explicit_attention_over_several_tiles_equals_the_reference(num_tokens, dtype):
+    generator = torch.Generator().manual_seed(3)
+    documents_BT = (torch.rand(2, num_tokens, generator=generator) < 0.03).cumsum(1)
+    shapes = ((2, num_tokens, 4, 8), (2, num_tokens, 2, 8), (2, num_tokens, 2, 8))
+    drawn = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+    results = []
+    for backend in ("explicit", "masked"):
+        inputs = [x.clone().requires_grad_() for x in drawn]
+        output = attend(*inputs, document_mask(documents_BT, window=90), backend)
+        (output * torch.linspace(0, 1, num_tokens, dtype=dtype)[:, None, None]).square().sum().backward()
+        results.append([output, *(x.grad for x in inputs)])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)

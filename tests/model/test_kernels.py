@@ -184,7 +184,9 @@ def all_outputs(dtype):
     leaves = (x, gate_up, qkv, weight, head, *norms)
     gradients = torch.autograd.grad(outputs, leaves, [draw(*o.shape).to(o.dtype) for o in outputs])
     mask = document_mask((torch.arange(175) // 50).expand(4, 175))
-    p = masked_softmax_(draw(8, 350, 175).to(dtype), mask.boolean_BTS, mask.spans_BT2, 2, 0.5)
+    p = masked_softmax_(
+        draw(8, 350, 175).to(dtype), mask.boolean_BTS, visible_spans(mask.boolean_BTS), 2, 0.5
+    )
     d_scores = softmax_backward_(draw(8, 350, 175, seed=1).to(dtype), p, 0.5)
     return [*outputs, *gradients, p, d_scores]
 

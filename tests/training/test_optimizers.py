@@ -6,6 +6,7 @@ from bessemer.training.optimizers import Muon, OptimizerConfig, Optimizers, spli
 from bessemer.training.orthogonalize import orthogonalize
 from model_helpers import tiny_model
 
+
 def random_matrices(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 

@@ -4,7 +4,7 @@ Shapes: B batch, T query tokens, S key tokens, H query heads, K key/value heads,
 query head h reads key/value head h // (H / K) (GQA, Ainslie et al. 2023).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bessemer.model.attention_tiles import Tile, first_visible, tiles, whole
 from bessemer.model.explicit_attention import explicit_attention
 from bessemer.model.gpu_attention import flex_attention, varlen_attention
-from bessemer.model.kernels import visible_spans
 from bessemer.model.online_softmax import online_softmax_attention
 
 Backend = Literal["causal", "masked", "explicit", "online", "flex", "varlen"]
@@ -22,8 +22,8 @@ Backend = Literal["causal", "masked", "explicit", "online", "flex", "varlen"]
 probabilities, the fast path for short rows on a CPU. online: FlashAttention's recurrence, for reading.
 flex, varlen: torch's GPU kernels, which never see a [T, S] mask; chosen by hand only."""
 
-# Above this many tokens the stored probabilities (T squared) cost more than SDPA's recomputation.
-_LONGEST_EXPLICIT_TOKENS = 512
+# Above this many keys a query the stored probabilities cost more than SDPA's recomputation.
+_MOST_EXPLICIT_KEYS = 512
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ class AttentionMask:
     """The document that each token belongs to, one after the other in a row (packed sequences)."""
     window: int | None = None
     """Keys that a query sees at most, its own included."""
-    _biases: dict[torch.dtype, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def is_plain(self) -> bool:
@@ -65,19 +64,22 @@ class AttentionMask:
         return visible_BTS
 
     @cached_property
-    def spans_BT2(self) -> Tensor:
-        """The first key that each query sees and one past the last; for the fused softmax."""
-        return visible_spans(self.boolean_BTS)
+    def tiles(self) -> list[Tile]:
+        """What has to be computed of the scores; on a CPU."""
+        if self.visible_BTS is not None:
+            return [whole(self.visible_BTS)]
+        documents_BT = self.documents_BT
+        if documents_BT is None:
+            documents_BT = torch.zeros(1, self.num_tokens, dtype=torch.int32, device=self.device)
+        return tiles(first_visible(documents_BT, self.window))
 
-    def bias_BTS(self, dtype: torch.dtype) -> Tensor:
-        """0 where a key is visible and -inf where not: adding it is three times as fast on a CPU as
-        filling by a boolean mask. Kept, so that all layers share one."""
-        if dtype not in self._biases:
-            hidden_BTS = ~self.boolean_BTS
-            self._biases[dtype] = torch.zeros(hidden_BTS.shape, dtype=dtype, device=self.device).masked_fill_(
-                hidden_BTS, -torch.inf
-            )
-        return self._biases[dtype]
+    @property
+    def mean_keys(self) -> float:
+        """Scores that `tiles` hold for a query, on average over queries and rows."""
+        parts = self.tiles
+        areas = [tile.visible_BTS.shape[1] * tile.visible_BTS.shape[2] for tile in parts]
+        num_queries = sum(tile.visible_BTS.shape[1] for tile in parts)
+        return sum(areas) / num_queries
 
 
 def causal_mask(num_tokens: int, device: torch.device, window: int | None = None) -> AttentionMask:
@@ -98,9 +100,11 @@ def choose_backend(q_BTHE: Tensor, k_BSKE: Tensor, mask: AttentionMask) -> Backe
     and 6 heads in bf16 a layer's forward and backward took 54 ms with it and 17 to 21 ms with stored
     probabilities and batched matrix products.
     """
-    is_cpu = q_BTHE.device.type == "cpu"
-    if is_cpu and max(q_BTHE.shape[1], k_BSKE.shape[1]) <= _LONGEST_EXPLICIT_TOKENS:
-        return "explicit"
+    if q_BTHE.device.type == "cpu":
+        if max(q_BTHE.shape[1], k_BSKE.shape[1]) <= _MOST_EXPLICIT_KEYS:
+            return "explicit"
+        if mask.visible_BTS is None and not mask.is_plain and mask.mean_keys <= _MOST_EXPLICIT_KEYS:
+            return "explicit"
     return "causal" if mask.is_plain else "masked"
 
 

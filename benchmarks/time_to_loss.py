@@ -1,0 +1,207 @@
+"""Wall time to the validation loss that nanoGPT (and nanochat) end at, on the same tokens.
+
+    python benchmarks/time_to_loss.py TOKENS_FOLDER --nanogpt FOLDER [--nanochat FOLDER] [--tokens 2e6]
+
+TOKENS_FOLDER is what the stage `tokens` writes: both sides get the same training and validation shards. For
+every seed the peer trains on `--tokens` tokens with its own loop's recipe (nanoGPT: AdamW, cosine to a tenth,
+the best of `--rates` on the first seed; nanochat: its own optimizer, warmup and warmdown); its final
+validation loss is the mark. Ours (Muon, warmup-stable-decay) then trains on ever larger shares of those
+tokens, each a whole run with its own decay, until one ends at the mark or below: the time of that run
+counts, as does every second of the peer's. Validation is not timed. Runs of the sides take turns.
+
+The validation loss is the mean over the same rows of the same tokens for everybody. Ours keeps documents
+apart by a mask, in training and validation; the peers have no mask and see the document before as well.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from cpu_kernels import describe_machine
+from peers import SHAPES, Shape, nanochat, nanogpt, nanogpt_optimizer
+from pretrain_throughput import CPU, our_config
+
+from bessemer.formats.tokens import TokenSplit, read_split
+from bessemer.model.precision import resolve_dtype
+from bessemer.model.transformer import Transformer
+from bessemer.objectives.language_modeling import LanguageModeling
+from bessemer.training.batches import Batch, DocumentRows
+from bessemer.training.gradients import clip_gradients
+from bessemer.training.optimizers import OptimizerConfig, Optimizers
+from bessemer.training.schedules import ScheduleConfig, learning_rate_factor
+
+SHARES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0)
+VALIDATION_ROWS = 128
+Loss = Callable[[Batch], torch.Tensor]
+"""Summed loss of a batch."""
+
+
+class Corpus:
+    """The same rows for everybody."""
+
+    def __init__(self, folder: Path, shape: Shape, seed: int) -> None:
+        self.shape = shape
+        self.train = DocumentRows(read_split(folder, "train"), shape.context, seed)
+        validation: TokenSplit = read_split(folder, "validation")
+        rows = DocumentRows(validation, shape.context, 0)
+        num_batches = min(VALIDATION_ROWS, max(1, validation.num_tokens // shape.context)) // shape.rows
+        self.validation = [rows.batch(number, shape.rows) for number in range(max(1, num_batches))]
+
+    def batch(self, step: int) -> Batch:
+        return self.train.batch(step, self.shape.rows)
+
+    @torch.no_grad()
+    def loss(self, summed: Loss) -> float:
+        """Nats a token."""
+        total = sum(float(summed(batch)) for batch in self.validation)
+        return total / sum(batch.num_tokens for batch in self.validation)
+
+
+def train_ours(corpus: Corpus, num_steps: int, seed: int, dtype: torch.dtype) -> tuple[float, float]:
+    """Seconds and final validation loss."""
+    model = Transformer(our_config(corpus.shape), dtype).initialize(seed)
+    config, schedule, objective = OptimizerConfig(), ScheduleConfig(), LanguageModeling()
+    optimizers = Optimizers(model, config)
+    started = time.perf_counter()
+    for step in range(num_steps):
+        optimizers.set_learning_rate_factor(learning_rate_factor(schedule, step, num_steps))
+        optimizers.zero_grad()
+        batch = corpus.batch(step)
+        (objective.loss(model, batch).total / objective.count(batch)).backward()
+        clip_gradients(model, config.max_gradient_norm)
+        optimizers.step()
+    taken = time.perf_counter() - started
+    return taken, corpus.loss(lambda batch: objective.loss(model, batch).total)
+
+
+def train_nanogpt(
+    folder: Path, corpus: Corpus, num_steps: int, seed: int, dtype: torch.dtype, rate: float
+) -> tuple[float, float]:
+    torch.manual_seed(seed)
+    model = nanogpt(folder, corpus.shape)
+    optimizer = nanogpt_optimizer(model, rate)
+    warmup = max(1, num_steps // 50)
+    started = time.perf_counter()
+    for step in range(num_steps):
+        if step < warmup:
+            factor = (step + 1) / warmup
+        else:
+            progress = (step - warmup) / max(1, num_steps - warmup)
+            factor = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * factor
+        batch = corpus.batch(step)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            _, loss = model(batch.token_ids_BT, batch.targets_BT)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    taken = time.perf_counter() - started
+
+    def summed(batch: Batch) -> torch.Tensor:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            logits, _ = model(batch.token_ids_BT, batch.targets_BT)
+        return F.cross_entropy(logits.float().flatten(0, 1), batch.targets_BT.flatten(), reduction="sum")
+
+    return taken, corpus.loss(summed)
+
+
+def train_nanochat(
+    folder: Path, corpus: Corpus, num_steps: int, seed: int, dtype: torch.dtype
+) -> tuple[float, float]:
+    torch.manual_seed(seed)
+    model = nanochat(folder, corpus.shape, dtype)
+    optimizer = model.setup_optimizer()
+    warmup, warmdown = min(40, num_steps // 10), round(0.65 * num_steps)
+    model(corpus.batch(0).token_ids_BT, corpus.batch(0).targets_BT).backward()
+    optimizer.step()  # compiled outside of the timed part
+    torch.manual_seed(seed)
+    model.init_weights()
+    optimizer = model.setup_optimizer()
+    started = time.perf_counter()
+    for step in range(num_steps):
+        left = (num_steps - step) / warmdown
+        factor = min((step + 1) / max(1, warmup), 1.0, left + (1 - left) * 0.05)
+        momentum = 0.85 + 0.12 * min(1.0, step / 400)
+        if left < 1:
+            momentum = 0.97 * left + 0.90 * (1 - left)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+            if group["kind"] == "muon":
+                group["momentum"] = momentum
+        batch = corpus.batch(step)
+        model(batch.token_ids_BT, batch.targets_BT).backward()
+        optimizer.step()
+        model.zero_grad(set_to_none=True)
+    taken = time.perf_counter() - started
+    return taken, corpus.loss(lambda batch: model(batch.token_ids_BT, batch.targets_BT, loss_reduction="sum"))
+
+
+def compare(
+    peer: Callable[[Corpus, int], tuple[float, float]],
+    corpus: Corpus,
+    steps: int,
+    seed: int,
+    dtype: torch.dtype,
+) -> tuple[float, float, float, float]:
+    """Seconds of the peer, its loss, seconds of ours, its loss."""
+    peer_s, mark = peer(corpus, steps)
+    for share in SHARES:
+        ours_s, loss = train_ours(corpus, max(1, round(share * steps)), seed, dtype)
+        print(f"    ours on {share:.0%} of the tokens: {loss:.4f} in {ours_s:.0f} s", flush=True)
+        if loss <= mark:
+            break
+    return peer_s, mark, ours_s, loss
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--nanogpt", type=Path)
+    parser.add_argument("--nanochat", type=Path)
+    parser.add_argument("--shape", default="10M", choices=SHAPES)
+    parser.add_argument("--tokens", type=float, default=2e6)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3])
+    options = parser.parse_args()
+    shape, dtype, machine = SHAPES[options.shape], resolve_dtype("auto", CPU), describe_machine()
+    steps = round(options.tokens / shape.tokens)
+    peers: dict[str, Callable[[Corpus, int, int], tuple[float, float]]] = {}
+    if options.nanogpt is not None:
+        first = Corpus(options.folder, shape, 1)
+        losses = {r: train_nanogpt(options.nanogpt, first, steps, 1, dtype, r)[1] for r in options.rates}
+        rate = min(losses, key=lambda each: losses[each])
+        print(f"nanoGPT by peak rate: {losses}; {rate} is taken", flush=True)
+        peers["nanoGPT"] = lambda c, n, s: train_nanogpt(options.nanogpt, c, n, s, dtype, rate)
+    if options.nanochat is not None:
+        peers["nanochat"] = lambda c, n, s: train_nanochat(options.nanochat, c, n, s, dtype)
+    for name, train in peers.items():
+        ratios = []
+        for seed in range(1, options.seeds + 1):
+            corpus = Corpus(options.folder, shape, seed)
+            found = compare(lambda c, n, t=train, s=seed: t(c, n, s), corpus, steps, seed, dtype)
+            peer_s, mark, ours_s, loss = found
+            ratios.append(ours_s / peer_s if loss <= mark else math.inf)
+            print(f"seed {seed}: {name} {mark:.4f} in {peer_s:.0f} s, ours {loss:.4f} in {ours_s:.0f} s")
+        result = {
+            "name": f"time_to_loss {shape.name}",
+            "unit": "share of the peer's wall time",
+            "peer_name": name,
+            "tokens": steps * shape.tokens,
+            "ratio": round(median(ratios), 3),
+            "ratio_low": round(min(ratios), 3),
+            "ratio_high": round(max(ratios), 3),
+            "machine": machine,
+        }
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
