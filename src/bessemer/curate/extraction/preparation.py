@@ -7,14 +7,17 @@ import re
 
 from resiliparse.parse.html import ElementNode, HTMLTree, Node
 
+from bessemer.curate.kernels.page_shape import PageShape
+
 MAX_OPTIONS = 1000
 """Options of forms that the parser gets to see. Its time is quadratic in those of one `<select>`, closed or
 not: 10,000 took 0.4 s, 40,000 took 17 s."""
 MAX_TABLES = 2000
 """Pages with more tables are not looked through for rows to mend."""
 _OPTION = re.compile(r"</?opt(?:ion|group)\b[^<>]*>?", re.IGNORECASE)
+_BLANKS = r"[ \t-\r]*"
 _LONE_LETTER = re.compile(
-    r"(>\s*[\u0900-\u1fff\u2713-\u2718\u3005-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff])(?=\s*<)"
+    rf"(>{_BLANKS}[\u0900-\u1fff\u2713-\u2718\u3005-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff])(?={_BLANKS}<)"
 )
 _NOT_ALONE = "\\1\u2060"
 """The extractor takes an element with a single character of three UTF-8 bytes for an icon, and with it every
@@ -32,10 +35,10 @@ _NOT_FIGURES = "table, pre, ul, ol, form, script, h1, h2, h3"
 _HIDING_ATTRIBUTES = ("style", "hidden", "aria-hidden")
 
 
-def prepare_html(html: str, num_tags: int) -> str:
-    """The page as the parser gets it. `num_tags`: those of `page_shape`."""
-    html = html if num_tags <= MAX_OPTIONS else _drop_options(html)
-    return _shelter_main(html if html.isascii() else _LONE_LETTER.sub(_NOT_ALONE, html))
+def prepare_html(html: str, shape: PageShape) -> str:
+    """The page as the parser gets it."""
+    html = html if shape.num_tags <= MAX_OPTIONS else _drop_options(html)
+    return _shelter_main(_LONE_LETTER.sub(_NOT_ALONE, html) if shape.lone_characters else html)
 
 
 def _drop_options(html: str) -> str:

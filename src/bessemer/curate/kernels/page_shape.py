@@ -20,6 +20,11 @@ _END_TAG_OPTIONAL = "body colgroup dd dt head html li optgroup option p rp rt tb
 counts lies between."""
 _FORMATTING = "b big code em font i nobr s small strike strong tt u"
 """Section 13.2.4.2, without `a`, of which a second one closes the first."""
+_BREAKS = "p div br"
+"""What starts a new line in a cell."""
+_NOT_FIGURES = "pre ul ol form script h1 h2 h3"
+"""What a table of figures and short texts does not hold, besides tables."""
+_MOST_OPEN_TABLES = 64
 _LESS, _GREATER, _SLASH, _EQUALS = ord("<"), ord(">"), ord("/"), ord("=")
 _QUOTE, _APOSTROPHE = ord('"'), ord("'")
 
@@ -39,6 +44,10 @@ class PageShape(NamedTuple):
     """Bytes of the longest tag, attributes included."""
     most_attributes: int
     """Attributes on one tag."""
+    tables_of_figures: int
+    """Tables with line breaks in them, but no other table, list, form, script, code or heading."""
+    lone_characters: int
+    """Characters of three UTF-8 bytes that are, but for blanks, all that stands between two tags."""
 
 
 def _name_hash(name: str) -> int:
@@ -54,24 +63,41 @@ def _name_hashes(names: str) -> NDArray[np.uint64]:
 
 _UNCOUNTED_HASHES = _name_hashes(f"{_VOID} {_END_TAG_OPTIONAL}")
 _FORMATTING_HASHES = _name_hashes(_FORMATTING)
+_BREAKS_HASHES = _name_hashes(_BREAKS)
+_NOT_FIGURES_HASHES = _name_hashes(_NOT_FIGURES)
+_TABLE_HASH = np.uint64(_name_hash("table"))
 
 
 def page_shape(html: str) -> PageShape:
     """See `PageShape`. Takes linear time."""
     buffer = np.frombuffer(html.encode("utf-8", "replace"), np.uint8)
-    return PageShape(*map(int, _measure(buffer, _UNCOUNTED_HASHES, _FORMATTING_HASHES)))
+    found = _measure(
+        buffer, _UNCOUNTED_HASHES, _FORMATTING_HASHES, _TABLE_HASH, _BREAKS_HASHES, _NOT_FIGURES_HASHES
+    )
+    return PageShape(*map(int, found))
 
 
 @njit(cache=True)
-def _measure(buffer: NDArray[np.uint8], uncounted: NDArray[np.uint64], formatting: NDArray[np.uint64]):
+def _measure(
+    buffer: NDArray[np.uint8],
+    uncounted: NDArray[np.uint64],
+    formatting: NDArray[np.uint64],
+    table: np.uint64,
+    breaks: NDArray[np.uint64],
+    not_figures: NDArray[np.uint64],
+):
     depth, deepest, num_tags, num_formatting, steps, copies, longest, most = 0, 0, 0, 0, 0, 0, 0, 0
     end = len(buffer)
     position, end_of_tag = 0, 0
+    # Of the open tables, from the outside in.
+    has_breaks, is_spoilt = np.zeros(_MOST_OPEN_TABLES, np.bool_), np.zeros(_MOST_OPEN_TABLES, np.bool_)
+    num_open, num_tables, num_lone = 0, 0, 0
     while position < end:
         if buffer[position] != _LESS:
             position += 1
             continue
         num_tags += 1
+        num_lone += _is_behind_lone_character(buffer, position)
         steps += depth
         copies += num_formatting
         position += 1
@@ -91,6 +117,22 @@ def _measure(buffer: NDArray[np.uint8], uncounted: NDArray[np.uint64], formattin
             end_of_tag, num_attributes = _end_of_tag(buffer, position)
             longest = max(longest, end_of_tag - position)
             most = max(most, num_attributes)
+        if state == table:
+            if is_closing:
+                if num_open > 0:
+                    num_open -= 1
+                    num_tables += has_breaks[num_open] and not is_spoilt[num_open]
+            else:
+                if num_open > 0:
+                    is_spoilt[num_open - 1] = True
+                if num_open < _MOST_OPEN_TABLES:
+                    has_breaks[num_open], is_spoilt[num_open] = False, False
+                    num_open += 1
+        elif num_open > 0:
+            if _is_in(breaks, state):
+                has_breaks[num_open - 1] = True
+            elif not is_closing and _is_in(not_figures, state):
+                is_spoilt[num_open - 1] = True
         if _is_in(uncounted, state):
             continue
         step = -1 if is_closing else 1
@@ -98,7 +140,25 @@ def _measure(buffer: NDArray[np.uint8], uncounted: NDArray[np.uint64], formattin
         deepest = max(deepest, depth)
         if _is_in(formatting, state):
             num_formatting = max(0, num_formatting + step)
-    return deepest, num_tags, steps, copies, longest, most
+    for index in range(num_open):
+        num_tables += has_breaks[index] and not is_spoilt[index]
+    return deepest, num_tags, steps, copies, longest, most, num_tables, num_lone
+
+
+@njit(cache=True)
+def _is_behind_lone_character(buffer, position):
+    """Whether `>`, blanks, a character of three bytes and blanks lead up to a position."""
+    last = _before_blanks(buffer, position - 1)
+    if last < 3 or buffer[last] & 0xC0 != 0x80 or buffer[last - 2] & 0xF0 != 0xE0:
+        return False
+    return buffer[_before_blanks(buffer, last - 3)] == _GREATER
+
+
+@njit(cache=True)
+def _before_blanks(buffer, position):
+    while position > 0 and (buffer[position] == 32 or 9 <= buffer[position] <= 13):
+        position -= 1
+    return position
 
 
 @njit(cache=True)
