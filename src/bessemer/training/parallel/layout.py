@@ -1,0 +1,143 @@
+"""How many processes work in which way, and the device mesh that they form.
+
+Ways of splitting, from the outside in: pipeline, data, shard, context, tensor. Neighbouring ranks share the
+innermost way, which talks the most. Experts have no processes of their own: they are dispatched among
+those that see different tokens (data, shard and context together).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from bessemer.config import Config, Count
+from bessemer.errors import BessemerError
+
+WAYS = ("pipeline", "data", "shard", "context", "tensor")
+"""Names of the mesh's dimensions, from the outside in."""
+
+
+class ParallelConfig(Config):
+    """Processes along each way of splitting; their product is the number of processes."""
+
+    data: Count = Field(default=1, ge=1)
+    """Copies of the model that see different rows (with `shard`: copies of the sharded whole, HSDP)."""
+    shard: Count = Field(default=1, ge=1)
+    """Processes that hold a part each and see different rows."""
+    zero: Literal[1, 2, 3] = 3
+    """What `shard` divides: 1 optimizer state; 2 gradients too; 3 parameters too (Rajbhandari et al. 2020)."""
+    tensor: Count = Field(default=1, ge=1)
+    """Processes that split every matrix and, between them, the tokens (sequence parallel)."""
+    pipeline: Count = Field(default=1, ge=1)
+    """Processes that hold consecutive layers each."""
+    pipeline_schedule: Literal["1f1b", "interleaved", "zero_bubble"] = "1f1b"
+    """Order of the micro-batches' forward and backward passes."""
+    context: Count = Field(default=1, ge=1)
+    """Processes that split each row's tokens."""
+    expert: Count = Field(default=1, ge=1)
+    """Processes that split the experts; must divide data times shard times context."""
+
+    @property
+    def world_size(self) -> int:
+        """Processes in all."""
+        return self.pipeline * self.data * self.shard * self.context * self.tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A config and the mesh of this run's processes, from the view of one of them."""
+
+    config: ParallelConfig
+    mesh: DeviceMesh
+    """Dimensions are WAYS, also those of size 1."""
+
+    @property
+    def rank(self) -> int:
+        """Of this process, in the whole mesh."""
+        return self.mesh.get_rank()
+
+    def size(self, way: str) -> int:
+        """Processes along a way."""
+        return self.mesh[way].size()
+
+    def place(self, way: str) -> int:
+        """This process's place along a way, from 0."""
+        return self.mesh[way].get_local_rank()
+
+
+def build_layout(config: ParallelConfig, world_size: int, device_type: str = "cpu") -> Layout:
+    """The mesh over all processes of the default process group, which must exist.
+
+    Raises BessemerError when the sizes do not fit the number of processes or one another.
+    """
+    if config.world_size != world_size:
+        sizes = " x ".join(f"{way} {getattr(config, way)}" for way in WAYS if getattr(config, way) > 1)
+        raise BessemerError(
+            f"the layout ({sizes or 'one process'}) takes {config.world_size} processes, but {world_size} "
+            f"were started: start {config.world_size}, or {_mend(config, world_size)}"
+        )
+    token_ranks = config.data * config.shard * config.context
+    if token_ranks % config.expert:
+        fitting = ", ".join(str(n) for n in range(1, token_ranks + 1) if token_ranks % n == 0)
+        raise BessemerError(
+            f"parallel.expert {config.expert} does not divide data x shard x context = {token_ranks}: "
+            f"one of {fitting} would"
+        )
+    shape = tuple(getattr(config, way) for way in WAYS)
+    return Layout(config, init_device_mesh(device_type, shape, mesh_dim_names=WAYS))
+
+
+def _mend(config: ParallelConfig, world_size: int) -> str:
+    """Which sizes of `data` or `shard` would fit the processes that there are."""
+    rest = config.pipeline * config.context * config.tensor
+    if world_size % rest:
+        return (
+            f"choose sizes whose product is {world_size} (pipeline x context x tensor is {rest}, which does not "
+            "divide it)"
+        )
+    return f"set data x shard to {world_size // rest}"
+
+
+def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, experts: int) -> None:
+    """Raises BessemerError, naming what would fit, when a model cannot be split this way.
+
+    `experts` is 0 for a dense model.
+    """
+    if heads % config.tensor or kv_heads % config.tensor:
+        fitting = [n for n in range(1, kv_heads + 1) if heads % n == 0 and kv_heads % n == 0]
+        raise BessemerError(
+            f"parallel.tensor {config.tensor} does not divide {heads} attention heads and {kv_heads} "
+            f"key/value heads: {', '.join(map(str, fitting))} would"
+        )
+    if config.pipeline > layers:
+        raise BessemerError(
+            f"parallel.pipeline {config.pipeline} is more than the model's {layers} layers: at most {layers} fit"
+        )
+    if config.expert > 1 and (experts == 0 or experts % config.expert):
+        fitting = [n for n in range(1, experts + 1) if experts % n == 0]
+        named = f"does not divide {experts} experts: {', '.join(map(str, fitting))} would"
+        raise BessemerError(
+            f"parallel.expert {config.expert} {named if experts else 'needs a mixture of experts: set it to 1'}"
+        )
+
+
+def check_rows(config: ParallelConfig, rows_per_step: int, row_tokens: int) -> None:
+    """Raises BessemerError when a step has too few rows, or rows of the wrong length, for the processes."""
+    ranks = config.data * config.shard
+    if rows_per_step < ranks:
+        raise BessemerError(
+            f"a step has {rows_per_step} rows, fewer than the {ranks} processes that take rows (data x shard): "
+            f"raise batch_tokens to at least {ranks * row_tokens:,}, or use at most {rows_per_step}"
+        )
+    if row_tokens % (config.context * config.tensor):
+        raise BessemerError(
+            f"sequence_length {row_tokens} is not a multiple of context x tensor = "
+            f"{config.context * config.tensor}: choose one"
+        )
+
+
+def cpu_threads_per_process(world_size: int) -> int:
+    """Threads for each of several processes on one machine, so that they do not fight over its cores."""
+    return max(1, torch.get_num_threads() // world_size)
