@@ -94,7 +94,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             makes="documents",
             run="bessemer.curate.stage:curate",
             forecast="bessemer.curate.forecast:forecast",
-            format_version=2,
+            format_version=3,
         ),
         Stage(
             kind="tokenizer",
@@ -117,6 +117,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("tokens", every=True), Need("tokenizer")),
             makes="model",
             run="bessemer.training.pretrain:pretrain",
+            format_version=2,
             measured=TRAINING_MEASURES,
         ),
         Stage(
@@ -125,6 +126,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("model"), Need("tokens", every=True), Need("tokenizer")),
             makes="model",
             run="bessemer.training.midtrain:midtrain",
+            format_version=2,
             measured=TRAINING_MEASURES,
         ),
         # The assistant
@@ -141,6 +143,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("model"), Need("conversations")),
             makes="model",
             run="bessemer.training.sft:sft",
+            format_version=2,
             measured=TRAINING_MEASURES,
         ),
         Stage(
@@ -156,6 +159,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("model"), Need("preferences")),
             makes="model",
             run="bessemer.training.dpo:dpo",
+            format_version=2,
             measured=TRAINING_MEASURES,
         ),
         # Proof and delivery
