@@ -107,3 +107,9 @@ def test_a_folder_that_is_there_is_not_written_over(smollm2, tmp_path):
 
 def test_every_tensor_of_the_file_is_of_a_kind_that_is_read(smollm2):
     assert {tensor.kind for tensor in GgufFile(smollm2).tensors.values()} == {"F32", "Q8_0", "Q4_1"}
+
+
+def test_smollm2_chats(unpacked):
+    result = CliRunner().invoke(app, ["chat", str(unpacked)], input="What is the capital of France?\n")
+    assert result.exit_code == 0, result.output
+    assert "Paris" in result.output

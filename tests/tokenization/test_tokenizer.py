@@ -9,9 +9,11 @@ from transformers import AutoTokenizer
 
 from bessemer.errors import BessemerError
 from bessemer.tokenization.tokenizer import (
+    END_OF_TEXT,
     END_OF_TURN,
     PADDING,
     SPECIAL_TOKENS,
+    START_OF_TURN,
     byte_alphabet,
     load_tokenizer,
     train_bpe,
@@ -157,3 +159,34 @@ def test_a_tokenizer_that_cannot_hold_every_byte_is_refused(tmp_path):
 def test_the_config_written_names_the_end_of_turn_as_end_of_sequence(saved):
     config = json.loads((saved / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["eos_token"] == END_OF_TURN != config["pad_token"]
+
+
+def test_a_chat_tokenizer_of_others_needs_no_padding_token(tmp_path):
+    backend = tokenizers.Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(byte_alphabet())}, merges=[]))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.add_special_tokens([END_OF_TEXT, START_OF_TURN, END_OF_TURN, "<repo name>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.padding_id == tokenizer.end_of_text_id
+    ids = [*tokenizer.encode("né"), 259, tokenizer.end_of_turn_id]
+    assert tokenizer.decode(ids) == "né"
+    assert tokenizer.decode_bytes(ids) == "né<repo name><|im_end|>".encode()
+    tokenizer.save(tmp_path / "again")
+    assert AutoTokenizer.from_pretrained(tmp_path / "again").pad_token == END_OF_TEXT
+
+
+def test_a_byte_without_a_token_is_named_where_a_text_needs_it(tmp_path):
+    vocab = {
+        c: i for i, c in enumerate(c for byte, c in enumerate(byte_alphabet()) if byte not in (0xF1, 0xFF))
+    }
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.decode(tokenizer.encode("plain é 🙂")) == "plain é 🙂"
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_batch([text])):
+        with pytest.raises(BessemerError, match=r"no token for the byte 0xf1 in 'rare: "):
+            encode("rare: \U00040000")
+    with pytest.raises(BessemerError, match="no token for the byte 0xff"):
+        tokenizer.encode_bytes(b"a\xffb")

@@ -24,6 +24,9 @@ END_OF_TURN = "<|im_end|>"
 PADDING = "<|pad|>"
 """A token of its own: padding with the end token teaches a model never to stop."""
 SPECIAL_TOKENS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN, PADDING)
+"""Those of a tokenizer that is learnt here."""
+_NEEDED = (END_OF_TEXT, START_OF_TURN, END_OF_TURN)
+"""Those that another project's tokenizer must have."""
 
 # Words with one leading space or sign, single digits (so that numbers have one spelling), runs of
 # signs, line ends apart from what follows them. The last point lets a turn's header end in "\n"
@@ -35,33 +38,46 @@ class Tokenizer:
     """Encodes text to ids and back; `decode_bytes(encode_bytes(b)) == b` for any bytes."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        """`backend` must be byte-level and know the four special tokens; raises BessemerError."""
-        missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
+        """`backend` must be byte-level and know the special tokens of ChatML; raises BessemerError.
+
+        Without a token for padding, the end of text stands in: what is padded is told from positions, never
+        from the id.
+        """
+        missing = [token for token in _NEEDED if backend.token_to_id(token) is None]
         if missing:
             raise BessemerError(f"tokenizer.json lacks the special tokens {', '.join(missing)}")
-        unknown_bytes = sum(backend.token_to_id(character) is None for character in byte_alphabet())
-        if unknown_bytes:
+        alphabet = byte_alphabet()
+        self._missing = frozenset(byte for byte in range(256) if backend.token_to_id(alphabet[byte]) is None)
+        """Bytes without a token: some vocabularies leave out those that their corpus never held."""
+        if not self._missing.isdisjoint(b"\t\n" + bytes(range(32, 127))):
             raise BessemerError(
-                f"tokenizer.json is not byte-level: it lacks tokens for {unknown_bytes} of the 256 bytes, "
-                "so some texts could not be encoded; take a byte-level tokenizer"
+                f"tokenizer.json is not byte-level: it lacks tokens for {len(self._missing)} of the 256 "
+                "bytes, so some texts could not be encoded; take a byte-level tokenizer"
             )
         backend.encode_special_tokens = True  # text that spells "<|im_end|>" stays text
         self._backend = backend
         self.end_of_text_id = self._id_of(END_OF_TEXT)
         self.start_of_turn_id = self._id_of(START_OF_TURN)
         self.end_of_turn_id = self._id_of(END_OF_TURN)
-        self.padding_id = self._id_of(PADDING)
+        self._padding = PADDING if backend.token_to_id(PADDING) is not None else END_OF_TEXT
+        self.padding_id = self._id_of(self._padding)
 
     @property
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; no special tokens are added or recognised."""
+        """Ids of `text`; no special tokens are added or recognised.
+
+        Raises BessemerError where the vocabulary of another project has no token for a byte of it.
+        """
+        self._check_bytes(text)
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """`encode` of many texts on every core."""
+        for text in texts:
+            self._check_bytes(text)
         return [e.ids for e in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_bytes(self, data: bytes) -> list[int]:
@@ -72,7 +88,10 @@ class Tokenizer:
                 return ids + self.encode(data.decode("utf-8"))
             except UnicodeDecodeError as error:
                 ids += self.encode(data[: error.start].decode("utf-8"))
-                ids += [self._byte_ids[byte] for byte in data[error.start : error.end]]
+                broken = data[error.start : error.end]
+                if not self._missing.isdisjoint(broken):
+                    raise self._missing_byte(broken) from None
+                ids += [self._byte_ids[byte] for byte in broken]
                 data = data[error.end :]
         return ids
 
@@ -83,8 +102,7 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """Text of a token sequence; bytes that are not UTF-8 become U+FFFD."""
         if skip_special:
-            special = {self._backend.token_to_id(token) for token in SPECIAL_TOKENS}
-            ids = [id for id in ids if id not in special]
+            ids = [id for id in ids if id not in self._special_ids]
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
@@ -94,7 +112,7 @@ class Tokenizer:
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": END_OF_TURN,
-            "pad_token": PADDING,
+            "pad_token": self._padding,
             "additional_special_tokens": [END_OF_TEXT, START_OF_TURN],
             "chat_template": CHAT_TEMPLATE,
             "clean_up_tokenization_spaces": False,
@@ -106,15 +124,36 @@ class Tokenizer:
     @cached_property
     def _token_bytes(self) -> list[bytes]:
         byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
-        special = set(SPECIAL_TOKENS)
+        added = self._backend.get_added_tokens_decoder()
         table = [b""] * self.vocab_size
         for token, id in self._backend.get_vocab(with_added_tokens=True).items():
-            table[id] = token.encode() if token in special else bytes(byte_of[c] for c in token)
+            table[id] = token.encode() if id in added else bytes(byte_of[c] for c in token)
         return table
 
     @cached_property
+    def _special_ids(self) -> set[int]:
+        added = self._backend.get_added_tokens_decoder()
+        return {id for id, token in added.items() if token.special}
+
+    @cached_property
     def _byte_ids(self) -> list[int]:
-        return [self._id_of(character) for character in byte_alphabet()]
+        alphabet = enumerate(byte_alphabet())
+        return [-1 if byte in self._missing else self._id_of(character) for byte, character in alphabet]
+
+    def _check_bytes(self, text: str) -> None:
+        """The library would leave such bytes out without a word."""
+        if self._missing and not text.isascii():
+            content = text.encode("utf-8")
+            if not self._missing.isdisjoint(content):
+                raise self._missing_byte(content)
+
+    def _missing_byte(self, content: bytes) -> BessemerError:
+        byte = next(byte for byte in content if byte in self._missing)
+        excerpt = content[max(0, content.index(byte) - 20) :][:40].decode("utf-8", "replace")
+        return BessemerError(
+            f"the tokenizer's vocabulary has no token for the byte 0x{byte:02x} in {excerpt!r}: leave the "
+            "character out, or train a tokenizer that holds every byte"
+        )
 
     def _id_of(self, token: str) -> int:
         """Id of a token that the constructor has found to be there."""
