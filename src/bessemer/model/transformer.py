@@ -89,9 +89,10 @@ class Transformer(nn.Module):
         masks = self._masks(token_ids_BT, documents_BT, cache)
         x_BTD = self._embed(token_ids_BT, positions_BT)
         rotation = None if self.positions is not None else self._rotation(num_tokens, positions_BT)
+        note_routing = None if routings is None else routings.append
         for block in self.blocks:
             mask = masks[block.window]  # type: ignore[index]
-            inputs = (mask, cache) if rotation is None else (rotation, mask, cache, routings)
+            inputs = (mask, cache) if rotation is None else (rotation, mask, cache, note_routing)
             if self.around_block is None or cache is not None:
                 x_BTD = block(x_BTD, *inputs)
             else:
