@@ -75,6 +75,11 @@ def with_torch_operations(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def every_call(rank: int, world_size: int, calls: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], Any]:
+    """What each (function, *arguments) returns on this rank: processes start once for many tests."""
+    return {call: call[0](rank, world_size, *call[1:]) for call in calls}
+
+
 def build(case: str) -> Transformer:
     """The same weights in every process, none at its starting value."""
     model = Transformer(CASES[case]).initialize(0)

@@ -10,16 +10,8 @@ from torch.distributed.tensor import DTensor
 
 from bessemer.model.kernels import torch_operations
 from bessemer.objectives.language_modeling import LanguageModeling
-from bessemer.training.parallel.context import divide_rows, part_of_rows
-from bessemer.training.parallel.expert import (
-    divide_experts,
-    divided_parameters,
-    expert_mesh,
-    sum_expert_gradients,
-)
+from bessemer.training.parallel.divided import Divided
 from bessemer.training.parallel.layout import ParallelConfig, build_layout
-from bessemer.training.parallel.parts import expert_part, tensor_part, whole
-from bessemer.training.parallel.tensor import divide_tensors, sum_undivided_gradients
 
 CASES = ("grouped heads", "experts", "sigmoid experts")
 LAYOUTS = {
@@ -49,43 +41,28 @@ def sharded(model, mesh, left_out):
 
 def step_of(way, case, layout):
     config, model = layout.config, build(case)
-    tensors, contexts = layout.mesh["tensor"].get_group(), layout.mesh["context"].get_group()
-    experts, left_out = None, set()
-    if config.expert > 1:
-        experts = expert_mesh(layout)
-        divide_experts(model, experts["expert"].get_group())
-        left_out = set(divided_parameters(model))
-    if config.tensor > 1:
-        divide_tensors(model, model.config, tensors)
-    if config.context > 1:
-        divide_rows(model, model.config, contexts)
-    sharded(model, layout.mesh["shard", "context"]._flatten(f"tokens of {way}, {case}"), left_out)
+    divided = Divided(layout, model.config)
+    wholes = {name: value.detach().clone() for name, value in model.named_parameters()}
+    divided.divide(model)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(divided.whole(name, parameter.detach()), wholes[name]), name
+        assert torch.equal(divided.part(name, wholes[name]), parameter), name
+        if name.endswith("gate_up"):
+            assert parameter.numel() * divided.num_parts(name) == wholes[name].numel(), name
+    tokens = layout.mesh["shard", "context"]._flatten(f"tokens of {way}, {case}")
+    sharded(model, tokens, divided.divided_elsewhere(model))
     batches = micro_batches(config)
     count = sum(LanguageModeling().count(batch) for batch in batches)
-    part = part_of_rows(batches[layout.place("shard")], config.context, layout.place("context"))
-    step = one_step(model, part, count)
-    if config.tensor > 1:
-        sum_undivided_gradients(model, tensors)
-    if experts is not None:
-        sum_expert_gradients(model, experts["expert_copy"].get_group())
+    step = one_step(model, divided.part_of(batches[layout.place("shard")]), count)
+    divided.sum_gradients(model)
     for name, value in gradients(model).items():
-        value = value.full_tensor() if isinstance(value, DTensor) else value
-        if experts is not None:
-            value = whole(value, expert_part_at(name, config.expert), experts["expert"].get_group())
-        step.gradients[name] = whole(value, tensor_part_at(name, model.config, config.tensor), tensors)
+        shards_joined = value.full_tensor() if isinstance(value, DTensor) else value
+        step.gradients[name] = divided.whole(name, shards_joined)
     # Ranks along the tensor way have one and the same loss.
     loss = torch.tensor(step.loss / config.tensor)
     dist.all_reduce(loss)
     step.loss = float(loss)
     return step
-
-
-def tensor_part_at(name, config, size):
-    return lambda shape, place: tensor_part(name, shape, config, size, place)
-
-
-def expert_part_at(name, size):
-    return lambda shape, place: expert_part(name, shape, size, place)
 
 
 @with_torch_operations
