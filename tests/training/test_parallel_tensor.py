@@ -35,6 +35,7 @@ def results():
     """What a call returned on every rank, by number of processes, function and arguments."""
     steps = [(tensor_step, case) for case in CASES]
     two = [(sgd_losses, "experts", 0.3), (traffic, "grouped heads"), (traffic, "experts"), (faults,)]
+    two += [(narrow_gradients, "experts")]
     four = [(head, WHOLE), (head, CHUNKS_OF_7), (inference, "biases, untied")]
     four += [(sizes, "grouped heads"), (sizes, "sigmoid experts")]
     found = {2: run_ranks(2, every_call, steps + two), 4: run_ranks(4, every_call, steps + four)}
@@ -107,6 +108,34 @@ def test_training_with_accumulation_goes_the_same_way(results):
     assert expected[-1] < expected[0]
     for losses in results(2, sgd_losses, "experts", 0.3):
         assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def narrow(model):
+    """Its gradients with products in bfloat16, before what is held whole is summed."""
+    model.compute_dtype = torch.bfloat16
+    batch = packed_batch(num_rows=4)
+    return one_step(model, batch, LanguageModeling().count(batch)).gradients
+
+
+@with_torch_operations
+def narrow_gradients(rank, world_size, case):
+    model = divided(case)
+    narrow(model)
+    sum_undivided_gradients(model, dist.group.WORLD)
+    return joined(model, gradients(model))
+
+
+def test_bfloat16_is_as_near_to_float32_as_that_of_one_process(results):
+    batch = packed_batch(num_rows=4)
+    with torch_operations():
+        exact = one_step(build("experts"), batch, LanguageModeling().count(batch)).gradients
+        alone = narrow(build("experts"))
+    (ours, _) = results(2, narrow_gradients, "experts")
+
+    def error(found):
+        return sum(float((found[name] - value).norm() / value.norm()) for name, value in exact.items())
+
+    assert 0 < error(ours) < 1.3 * error(alone)
 
 
 @with_torch_operations
