@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -117,14 +118,14 @@ class _Losses(nn.Module):
         return objective.loss(self.model, batch)
 
 
-def _summed(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _summed(group: dist.ProcessGroup, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     """DDP's own hook divides by the number of ranks; this one does not."""
     work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
     assert work is not None
     return work.get_future().then(lambda future: future.value()[0])
 
 
-def _summed_in_bfloat16(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _summed_in_bfloat16(group: dist.ProcessGroup, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     """Half the bytes: each rank's gradient is rounded to 8 bits of mantissa, and so is each partial sum."""
     whole = bucket.buffer()
     work = dist.all_reduce(whole.to(torch.bfloat16), group=group, async_op=True)

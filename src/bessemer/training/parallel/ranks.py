@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from torch import nn
+from torch.distributed import ProcessGroup
 
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum, Objective
@@ -43,6 +44,11 @@ class Ranks(Protocol):
     @property
     def share(self) -> Share:
         """Which rows of a step are this process's."""
+        ...
+
+    @property
+    def writers(self) -> ProcessGroup | None:
+        """The processes, for the use of one thread that writes; None where this one writes alone."""
         ...
 
     def prepare(self, model: Transformer, optimizer: OptimizerConfig) -> None:
@@ -91,6 +97,7 @@ class Alone:
 
     is_main = True
     share = Share()
+    writers = None
 
     def __init__(self, model: Transformer | None = None) -> None:
         """`model` saves the call of `prepare`."""

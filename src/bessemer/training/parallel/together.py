@@ -5,6 +5,7 @@ A step takes two small gathers (counts; losses) and one for the norm, whatever t
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -33,6 +34,11 @@ class Together:
         """Collective: makes the groups that are needed."""
         self._layout = layout
         self._tokens = layout.flat("data", "shard", "context").get_group()
+        # A thread of its own sends through it, at any time, so it must be of its own, too.
+        timeout = timedelta(seconds=layout.config.timeout_s)
+        writers = dist.new_group(backend="gloo", timeout=timeout)
+        assert isinstance(writers, dist.ProcessGroup)  # of all processes, so of this one
+        self.writers: dist.ProcessGroup | None = writers
         self._parallel: DataParallel | None = None
         self.is_main = layout.rank == 0
         shard = layout.config.shard
@@ -76,7 +82,7 @@ class Together:
         gradients = [local(p.grad) for _, p in named if p.grad is not None]
         squares: dict[str, float] = dict.fromkeys(GROUPS, 0.0)
         if gradients:
-            norms = torch.stack(torch._foreach_norm(gradients)).double().tolist()
+            norms = torch.stack(torch._foreach_norm(gradients)).tolist()  # type: ignore[reportPrivateImportUsage]
             for (name, parameter), norm in zip(named, norms, strict=True):
                 squares[group_of(name)] += norm * norm / self._num_copies(parameter)
         everyone = _gathered(list(squares.values()), dist.group.WORLD, self._device).sum(0).tolist()
