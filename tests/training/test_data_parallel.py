@@ -9,6 +9,8 @@ from torch import Tensor
 from training_helpers import Reports, plan
 
 from bessemer.errors import BessemerError
+from bessemer.model.config import MixtureConfig, ModelConfig
+from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.batches import Batch, row_of_conversations, stack_rows
 from bessemer.training.checkpoint import Checkpoints
@@ -28,6 +30,7 @@ TWO = {
     "ZeRO-1": ParallelConfig(shard=2, zero=1),
     "ZeRO-2": ParallelConfig(shard=2, zero=2),
     "ZeRO-3": ParallelConfig(shard=2, zero=3),
+    "ZeRO-3, offloaded": ParallelConfig(shard=2, zero=3, offload="cpu"),
 }
 FOUR = {
     "DDP": ParallelConfig(data=4),
@@ -147,7 +150,8 @@ def counted(rank: int, world_size: int, layouts) -> dict[str, dict[str, int]]:
 
 def test_a_step_sends_what_its_way_must_and_no_more(tmp_path):
     """The model has two blocks and the root: three groups of parameters."""
-    for found in run_ranks(2, counted, TWO):
+    layouts = {name: config for name, config in TWO.items() if config.offload == "none"}
+    for found in run_ranks(2, counted, layouts):
         gathers = {name: total(counts, "gather") for name, counts in found.items()}
         scatters = {name: total(counts, "scatter") for name, counts in found.items()}
         reduces = {name: total(counts, "reduce") - scatters[name] for name, counts in found.items()}
@@ -158,6 +162,53 @@ def test_a_step_sends_what_its_way_must_and_no_more(tmp_path):
 
 def total(counts: dict[str, int], kind: str) -> int:
     return sum(count for name, count in counts.items() if kind in name)
+
+
+def mixture_model() -> Transformer:
+    """Sigmoid scores: the biases that choose experts move with the loads of all tokens."""
+    mixture = MixtureConfig(
+        num_experts=4,
+        experts_per_token=2,
+        expert_size=16,
+        shared_size=16,
+        scores="sigmoid",
+        balance_rate=0.05,
+        balance_loss=0.1,
+    )
+    config = ModelConfig(
+        vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, qk_norm=True, mixture=mixture,
+    )  # fmt: skip
+    model = Transformer(config).initialize(0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.15 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def biases(model: Transformer) -> Tensor:
+    return torch.stack([block.mixture.selection_bias for block in model.blocks])
+
+
+def mixture_curves(rank: int, world_size: int, folder, layouts) -> dict[str, tuple[Curve, Tensor]]:
+    found = {}
+    for name, config in layouts.items():
+        model = mixture_model()
+        found[name] = (curve(Together(build_layout(config, world_size)), folder, model=model), biases(model))
+    return found
+
+
+def test_experts_are_balanced_by_the_tokens_of_all_processes(tmp_path):
+    """Two ranks have two rows and three: the one with fewer keeps pace, and counts no token twice."""
+    model = mixture_model()
+    alone = curve(Alone(), tmp_path, model=model)
+    assert biases(model).abs().max() > 0.05
+    layouts = {name: TWO[name] for name in ("DDP", "ZeRO-1", "ZeRO-3")}
+    for found in run_ranks(2, mixture_curves, tmp_path, layouts):
+        for together, moved in found.values():
+            assert_same_curve(together, alone, 2e-6)
+            assert torch.equal(moved, biases(model))
 
 
 def bfloat16_curves(rank: int, world_size: int, folder) -> list[Curve]:

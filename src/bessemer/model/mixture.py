@@ -36,6 +36,17 @@ class Routing:
         return torch.bincount(self.experts_NK.flatten(), minlength=num_experts).float()
 
 
+class RoutingLog:
+    """Appends to a list that layers are not handed themselves: FSDP rebuilds every list among a layer's
+    arguments that holds tensors with gradients, and what the layer appends to the copy would be lost."""
+
+    def __init__(self, routings: list[Routing]) -> None:
+        self._routings = routings
+
+    def append(self, routing: Routing) -> None:
+        self._routings.append(routing)
+
+
 class Mixture(nn.Module):
     """The experts of one layer, their router, and the expert that all tokens share, where there is one."""
 

@@ -20,7 +20,7 @@ from bessemer.model.future import FutureBlock, shift
 from bessemer.model.gpt2 import Gpt2Block
 from bessemer.model.initialization import initialize
 from bessemer.model.layers import layer_norm, linear, rms_norm
-from bessemer.model.mixture import Routing
+from bessemer.model.mixture import Routing, RoutingLog
 from bessemer.model.rope import Rotation, rope_table
 
 __all__ = ["AroundBlock", "Block", "Cache", "Transformer"]
@@ -85,9 +85,10 @@ class Transformer(nn.Module):
         masks = self._masks(token_ids_BT, documents_BT, cache)
         x_BTD = self._embed(token_ids_BT, positions_BT)
         rotation = None if self.positions is not None else self._rotation(num_tokens, positions_BT)
+        log = None if routings is None else RoutingLog(routings)
         for block in self.blocks:
             mask = masks[block.window]  # type: ignore[index]
-            inputs = (mask, cache) if rotation is None else (rotation, mask, cache, routings)
+            inputs = (mask, cache) if rotation is None else (rotation, mask, cache, log)
             if self.around_block is None or cache is not None:
                 x_BTD = block(x_BTD, *inputs)
             else:

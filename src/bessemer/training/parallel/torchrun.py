@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from bessemer.errors import BessemerError
 from bessemer.runner.context import Metrics, StageContext
@@ -76,7 +78,7 @@ def _stage(store: Any, number: int, work: Any, config: TrainingConfig, context: 
     device_type = pick_device(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
     dist.init_process_group(
         "nccl" if device_type == "cuda" else "gloo",
-        store=dist.PrefixStore(f"bessemer/stage-{number}", store),
+        store=PrefixStore(f"bessemer/stage-{number}", store),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
         timeout=timedelta(seconds=config.parallel.timeout_s),
@@ -88,7 +90,7 @@ def _stage(store: Any, number: int, work: Any, config: TrainingConfig, context: 
 
 def _joined() -> tuple[Any, int, int]:
     """torchrun's store, this process's rank, and how many there are."""
-    return next(iter(dist.rendezvous("env://")))
+    return next(iter(rendezvous("env://")))
 
 
 def _key(number: int) -> str:
