@@ -17,7 +17,8 @@ from bessemer.model.mixture import (
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.batches import Batch
-from bessemer.training.optimizers import Muon, OptimizerConfig, Optimizers, orthogonalize, split_parameters
+from bessemer.training.optimizers import Muon, OptimizerConfig, Optimizers, split_parameters
+from bessemer.training.orthogonalize import orthogonalize
 
 SOFTMAX = MixtureConfig(num_experts=4, experts_per_token=2, expert_size=16)
 SIGMOID = MixtureConfig(

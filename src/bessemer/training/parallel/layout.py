@@ -40,6 +40,16 @@ class ParallelConfig(Config):
     expert: Count = Field(default=1, ge=1)
     """Processes that split the experts; must divide data times shard times context."""
 
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which gradients are summed over data, shard and context. bfloat16 sends half the bytes, and rounds
+    each sum to 8 bits of mantissa."""
+    offload: Literal["none", "cpu"] = "none"
+    """cpu: shards of weights, gradients and optimizer state lie in main memory, and the update is computed
+    there. For GPUs; needs `shard` above 1."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """Seconds that processes wait for one another before the run ends with the name of the one missing; more
+    than the longest pause of one alone, such as a checkpoint's checksums."""
+
     @property
     def world_size(self) -> int:
         """Processes in all."""
@@ -66,6 +76,11 @@ class Layout:
     def place(self, way: str) -> int:
         """This process's place along a way, from 0."""
         return self.mesh[way].get_local_rank()
+
+    def flat(self, *ways: str) -> DeviceMesh:
+        """The ranks that differ from this one in these ways alone, as a mesh of one dimension; ways from the
+        outside in. Collective the first time that ways are asked for."""
+        return self.mesh[ways[0]] if len(ways) == 1 else self.mesh[ways]._flatten("_".join(ways))
 
 
 def build_layout(config: ParallelConfig, world_size: int, device_type: str = "cpu") -> Layout:
