@@ -14,12 +14,14 @@ from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.batches import Batch, row_of_conversations, stack_rows
 from bessemer.training.checkpoint import Checkpoints
+from bessemer.training.compiled import plain
 from bessemer.training.loop import fit
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.layout import ParallelConfig, build_layout
 from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.ranks import Alone, Ranks
 from bessemer.training.parallel.together import Together, whole_tensor
+from bessemer.training.recompute import RecomputeConfig, recompute
 from model_helpers import assert_same_gradients, tiny_model
 
 NUM_ROWS, LENGTH, STEPS, RATE = 5, 24, 3, 0.05
@@ -72,9 +74,10 @@ def curve(ranks: Ranks, folder, optimizer: OptimizerConfig = STANDING, model=Non
 
     @torch.no_grad()
     def plain_step(report) -> None:
-        kept.update((name, whole_tensor(p.grad).clone()) for name, p in parameters.items())
+        trained = {name: p for name, p in parameters.items() if p.grad is not None}
+        kept.update((name, whole_tensor(p.grad).clone()) for name, p in trained.items())
         if optimizer.learning_rate < 1e-20:
-            for parameter in parameters.values():
+            for parameter in trained.values():
                 local(parameter).sub_(local(parameter.grad), alpha=RATE)
 
     reports = Reports(plain_step)
@@ -209,6 +212,25 @@ def test_experts_are_balanced_by_the_tokens_of_all_processes(tmp_path):
         for together, moved in found.values():
             assert_same_curve(together, alone, 2e-6)
             assert torch.equal(moved, biases(model))
+
+
+def recomputed_curve(rank: int, world_size: int, folder) -> Curve:
+    """With a frozen table, and blocks that are computed again in the backward pass."""
+    model = tiny_model()
+    model.embedding.requires_grad_(False)
+    model.around_block = recompute(RecomputeConfig(kind="full"), plain)
+    ranks = (
+        Alone() if world_size == 1 else Together(build_layout(ParallelConfig(shard=world_size), world_size))
+    )
+    return curve(ranks, folder, model=model)
+
+
+def test_frozen_parameters_and_recomputed_blocks_are_sharded_too(tmp_path):
+    alone = recomputed_curve(0, 1, tmp_path)
+    assert "embedding" not in alone.gradients
+    for together in run_ranks(2, recomputed_curve, tmp_path):
+        assert_same_curve(together, alone, 1e-6)
+        assert torch.equal(together.weights["embedding"], tiny_model().embedding)
 
 
 def bfloat16_curves(rank: int, world_size: int, folder) -> list[Curve]:
