@@ -40,6 +40,11 @@ FOUR = {
     "HSDP, ZeRO-1": ParallelConfig(data=2, shard=2, zero=1),
     "ZeRO-3": ParallelConfig(shard=4),
 }
+PARTS_OF_ROWS = {
+    "ZeRO-3": ParallelConfig(shard=2, context=2),
+    "DDP": ParallelConfig(data=2, context=2),
+    "alone": ParallelConfig(context=4),
+}
 
 
 @dataclass
@@ -114,6 +119,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path, max_norm):
     for found in run_ranks(2, curves, tmp_path, TWO, optimizer):
         for name in TWO:
             assert_same_curve(found[name], alone, 1e-6)
+
+
+def test_rows_in_parts_take_the_steps_of_whole_rows(tmp_path):
+    alone = curve(Alone(), tmp_path)
+    for ours in run_ranks(4, curves, tmp_path, PARTS_OF_ROWS, STANDING):
+        for found in ours.values():
+            assert_same_curve(found, alone, 3e-6)
 
 
 def test_four_processes_and_copies_of_shards_do_too(tmp_path):

@@ -233,6 +233,7 @@ class _Run:
         """Summed losses of all micro-batches of all ranks, divided once by the global count: mean loss,
         means, count."""
         objective, ranks = self.plan.objective, self.ranks
+        micro_batches = [ranks.own(batch) for batch in micro_batches]
         own_count = sum(objective.count(batch) for batch in micro_batches)
         count, num_parts = ranks.counts(own_count, len(micro_batches))
         divisor = max(count, 1)

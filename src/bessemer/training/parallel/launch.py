@@ -30,7 +30,7 @@ Work = Callable[[ConfigT, StageContext, Ranks], Metrics]
 
 _GRACE_S = 3.0
 """After one process has failed: until those that fail of the same cause have, too."""
-_NOT_YET = ("tensor", "pipeline", "context", "expert")
+_NOT_YET = ("tensor", "pipeline", "expert")
 """Ways that have modules here, but which the training loop does not call yet."""
 
 
@@ -46,7 +46,7 @@ def on_ranks(work: Work[ConfigT], config: ConfigT, context: StageContext) -> Met
     if unknown:
         raise BessemerError(
             f"training stages cannot split by {' and '.join(unknown)} yet: set parallel.{unknown[0]} to 1, "
-            "and use parallel.data and parallel.shard"
+            "and use parallel.data, parallel.shard and parallel.context"
         )
     if torchrun.is_active():
         return torchrun.lead(work, config, context)

@@ -55,6 +55,11 @@ class Ranks(Protocol):
         """Distribute the model, in place; before its optimizers are made."""
         ...
 
+    def own(self, batch: Any) -> Any:
+        """What this process works on of a micro-batch of its rows: a part of each row, where rows are
+        divided. Items are counted in it."""
+        ...
+
     def counts(self, count: int, num_parts: int) -> tuple[int, int]:
         """Items over all ranks, and micro-batches of the rank that has most."""
         ...
@@ -105,6 +110,9 @@ class Alone:
 
     def prepare(self, model: Transformer, optimizer: OptimizerConfig) -> None:
         self._model = model
+
+    def own(self, batch: Any) -> Any:
+        return batch
 
     def counts(self, count: int, num_parts: int) -> tuple[int, int]:
         return count, num_parts

@@ -17,8 +17,10 @@ from bessemer.errors import BessemerError
 from bessemer.model.mixture import Mixture
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum, Objective
+from bessemer.training.batches import Batch
 from bessemer.training.gradients import GROUPS, group_of
 from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.parallel.context import divide_rows, part_of_rows
 from bessemer.training.parallel.data import DataParallel, distribute
 from bessemer.training.parallel.layout import Layout
 from bessemer.training.parallel.matrices import local
@@ -50,12 +52,24 @@ class Together:
                 "optimizer.state_bits 8 keeps blocks of codes that do not follow the shards of a parameter: "
                 "set it to 32 with parallel.shard, or use parallel.data"
             )
+        if self._layout.config.context > 1:
+            divide_rows(model, model.config, self._layout.mesh["context"].get_group())
         self._parallel = distribute(model, self._layout)
 
     @property
     def _prepared(self) -> DataParallel:
         assert self._parallel is not None, "prepare comes first"
         return self._parallel
+
+    def own(self, batch: Any) -> Any:
+        size = self._layout.config.context
+        if size == 1:
+            return batch
+        if not isinstance(batch, Batch):
+            raise BessemerError(
+                "parallel.context divides rows of tokens, and this stage compares whole answers: set it to 1"
+            )
+        return part_of_rows(batch, size, self._layout.place("context"))
 
     def counts(self, count: int, num_parts: int) -> tuple[int, int]:
         gathered = _gathered([float(count), float(num_parts)], self._tokens, self._device)
@@ -104,7 +118,8 @@ class Together:
         return self._layout.config.world_size // num_parts
 
     def whole(self, model: Transformer) -> Transformer:
-        if not any(isinstance(p, DTensor) for p in model.parameters()):
+        has_whole_rows = self._layout.config.context == 1
+        if has_whole_rows and not any(isinstance(p, DTensor) for p in model.parameters()):
             return model
         with torch.device("meta"):
             whole = Transformer(model.config, model.compute_dtype)
