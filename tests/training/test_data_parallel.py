@@ -16,7 +16,7 @@ from bessemer.training.batches import Batch, row_of_conversations, stack_rows
 from bessemer.training.checkpoint import Checkpoints
 from bessemer.training.compiled import plain
 from bessemer.training.loop import fit
-from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.optimizers import OptimizerConfig, Optimizers
 from bessemer.training.parallel.layout import ParallelConfig, build_layout
 from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.ranks import Alone, Ranks
@@ -243,6 +243,37 @@ def test_frozen_parameters_and_recomputed_blocks_are_sharded_too(tmp_path):
     for together in run_ranks(2, recomputed_curve, tmp_path):
         assert_same_curve(together, alone, 1e-6)
         assert torch.equal(together.weights["embedding"], tiny_model().embedding)
+
+
+def held(rank: int, world_size: int, layouts) -> dict[str, dict[str, int]]:
+    """Numbers that this rank holds after a step of two micro-batches."""
+    found = {}
+    for name, config in layouts.items():
+        ranks, model = Together(build_layout(config, world_size)), tiny_model()
+        ranks.prepare(model, STANDING)
+        optimizers, parameters = Optimizers(model, STANDING), list(model.parameters())
+        for place, batch in enumerate(rows(0, ranks)[:2]):
+            with ranks.part(is_last=place == 1):
+                ranks.loss(LanguageModeling(), batch).total.backward()
+        optimizers.step()
+        states = [state for optimizer in optimizers.all for state in optimizer.state.values()]
+        found[name] = {
+            "weights": sum(local(p).numel() for p in parameters),
+            "gradients": sum(local(p.grad).numel() for p in parameters),
+            "state": sum(local(s["exp_avg"]).numel() + local(s["exp_avg_sq"]).numel() for s in states),
+        }
+    return found
+
+
+def test_a_rank_keeps_its_share_of_weights_gradients_and_state():
+    """P / R of each, and two moments of AdamW: within 5 %, since odd rows do not divide evenly."""
+    num_parameters = sum(p.numel() for p in tiny_model().parameters())
+    layouts = {name: TWO[name] for name in ("DDP", "ZeRO-1", "ZeRO-3")}
+    for found in run_ranks(2, held, layouts):
+        for name, kept in found.items():
+            share = num_parameters / (1 if name == "DDP" else 2)
+            wanted = {"weights": share, "gradients": share, "state": 2 * share}
+            assert kept == pytest.approx(wanted, rel=0.05), name
 
 
 def bfloat16_curves(rank: int, world_size: int, folder) -> list[Curve]:

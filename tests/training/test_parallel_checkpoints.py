@@ -1,14 +1,18 @@
 """A run goes on with any number of processes: weights, optimizer state and the data's order."""
 
+import errno
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from parallel_helpers import RankFailed, run_ranks
 from test_data_parallel import rows
 from torch import Tensor
+from torch.distributed.checkpoint import FileSystemWriter
 from training_helpers import Reports, plan
 
+from bessemer.errors import BessemerError
 from bessemer.training.checkpoint import Checkpoints, is_sound
 from bessemer.training.loop import fit
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
@@ -31,8 +35,10 @@ def train(folder, ranks: Ranks, num_steps: int, die_after: int | None = None) ->
             os._exit(9)
 
     reports = Reports(die)
-    the_plan = plan(STEPS, lambda step: rows(step, ranks), optimizer=OPTIMIZER, checkpoint_every=2)
-    the_plan = the_plan.__class__(**{**vars(the_plan), "should_stop": lambda: len(reports.all) == num_steps})
+    the_plan = replace(
+        plan(STEPS, lambda step: rows(step, ranks), optimizer=OPTIMIZER, checkpoint_every=2),
+        should_stop=lambda: len(reports.all) == num_steps,
+    )
     fit(model, the_plan, Checkpoints(folder, ranks=ranks), reports, ranks)
     return [report.loss for report in reports.all]
 
@@ -92,3 +98,37 @@ def test_a_killed_rank_and_a_restart_give_the_losses_of_an_undisturbed_run(tmp_p
     assert sound in ([], ["step-00000002"])
     again = run_ranks(2, train_together, tmp_path / "killed", config, STEPS)[0]
     assert again == undisturbed[-len(again) :]
+
+
+def with_a_full_disk(rank: int, world_size: int, folder, full_at: list[int]) -> tuple[list[float], list[str]]:
+    """Losses, and what the checkpoints said, where the second rank's disk is full at some of the saves."""
+    real, saves, said = FileSystemWriter.write_data, iter(range(9)), []
+
+    def write_data(self, *args):
+        if next(saves) in full_at and rank == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, *args)
+
+    FileSystemWriter.write_data = write_data
+    ranks, model = Together(build_layout(ParallelConfig(shard=2), world_size)), tiny_model()
+    ranks.prepare(model, OPTIMIZER)
+    reports = Reports()
+    the_plan = plan(STEPS, lambda step: rows(step, ranks), optimizer=OPTIMIZER, checkpoint_every=2)
+    try:
+        fit(model, the_plan, Checkpoints(folder, say=said.append, ranks=ranks), reports, ranks)
+    except BessemerError as error:
+        said.append(str(error))
+    return [report.loss for report in reports.all], said
+
+
+@pytest.mark.parametrize("full_at", [[1], [0, 1]], ids=["once", "twice"])
+def test_a_full_disk_of_one_rank_loses_nothing_that_was_saved(tmp_path, full_at):
+    """Once, training goes on; twice in a row, all ranks stop, at the end of this short run at the latest."""
+    for losses, said in run_ranks(2, with_a_full_disk, tmp_path, full_at):
+        assert len(said) == len(full_at)
+        assert "the disk is full" in said[0]
+        assert ("second time in a row" in said[-1]) == (len(full_at) == 2)
+        assert len(losses) == STEPS
+    folders = sorted(folder.name for folder in tmp_path.iterdir())
+    assert folders == (["step-00000002"] if full_at == [1] else [])
+    assert all(is_sound(tmp_path / name) for name in folders)
