@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or config.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,6 +69,9 @@ def run(
     runs_folder: RunsFolder = RUNS_FOLDER,
 ) -> None:
     """Bring a run up to date with a recipe: skip what is done, continue what was cut short."""
+    if _takes_part():
+        imported("bessemer.training.parallel.torchrun:serve")()
+        return
     resolved = load_recipe(recipe, settings or [])
     folder = runs_folder / resolved.name
     reporter = reporter_for(sys.stderr if is_dry or as_json else sys.stdout)
@@ -80,6 +84,8 @@ def run(
         raise typer.Exit(1 if dry.is_damaged else 0)
     try:
         results = run_recipe(resolved, folder, reporter, from_stage, until, on)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            imported("bessemer.training.parallel.torchrun:dismiss")()
     except KeyboardInterrupt:
         again = "the same command without --from" if from_stage else "the same command"
         typer.echo(f"\nStopped. Finished work is kept: {again} continues from here.", err=True)
@@ -88,6 +94,11 @@ def run(
         _print_json([result.to_json() for result in results])
     else:
         typer.echo("\n" + describe_results(RunFolder(folder), results))
+
+
+def _takes_part() -> bool:
+    """Whether torchrun has started this process, and another of them runs the recipe."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
 
 
 @app.command()

@@ -75,6 +75,11 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 """A size in bytes; the recipe may write 2GiB."""
 
 
+LAYOUT_KEYS = ("parallel",)
+"""Keys of a stage's config that say how its work is shared out among processes. They are no part of what
+decides an artifact: a run that was begun with one layout goes on with another."""
+
+
 class Config(BaseModel):
     """Base of every config: immutable, and an unknown key is an error."""
 

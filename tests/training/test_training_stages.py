@@ -16,6 +16,7 @@ from bessemer.tokenization.tokens_stage import TokensConfig, encode_tokens
 from bessemer.training.config import Cadence
 from bessemer.training.dial import ModelDial, model_config
 from bessemer.training.dpo import DpoConfig, dpo, read_pairs
+from bessemer.training.parallel.layout import ParallelConfig
 from bessemer.training.pretrain import PretrainConfig, pretrain
 from bessemer.training.sft import SftConfig, read_conversations, sft
 from bessemer.training.watch import rewind_metrics
@@ -284,3 +285,21 @@ def test_one_dial_derives_the_shape_and_every_size_can_be_set():
 def test_a_size_of_zero_is_refused_by_the_config(field):
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         PretrainConfig.model_validate({field: 0})
+
+
+@pytest.mark.slow
+def test_pretraining_with_rows_split_over_processes_is_that_of_one(inputs, tmp_path):
+    found = []
+    for name, layout in (("one", ParallelConfig()), ("split", ParallelConfig(context=2))):
+        context = stage_context(tmp_path / name, *inputs.values())
+        found.append(pretrain(PRETRAIN.model_copy(update={"parallel": layout}), context))
+    for metric in ("loss", "validation_bits_per_byte"):
+        assert found[1][metric] == pytest.approx(found[0][metric], rel=1e-4)
+    assert found[1]["reload_logit_difference"] == 0.0
+
+
+@pytest.mark.slow
+def test_preference_tuning_refuses_rows_split_over_processes(inputs, tmp_path):
+    config = DPO.model_copy(update={"parallel": ParallelConfig(context=2)})
+    with pytest.raises(BessemerError, match=r"parallel\.context divides rows of tokens"):
+        dpo(config, stage_context(tmp_path / "dpo", *inputs.values(), stage="dpo"))

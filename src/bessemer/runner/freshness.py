@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from bessemer.config import LAYOUT_KEYS
 from bessemer.runner.manifest import Manifest
 
-_OWN_KEYS = ("name", "from")
-"""Options of a stage that are not part of its config."""
+_OWN_KEYS = ("name", "from", *LAYOUT_KEYS)
+"""Options of a stage that are not part of the config that decides its artifact."""
 
 
 def stale_reasons(

@@ -42,6 +42,10 @@ class BatchSizes:
             total += floor_sum(growing, self.warmup_steps, self.full - self.start)
         return total
 
+    def numbers(self, step: int) -> range:
+        """Numbers of the rows of a step, in the endless sequence of rows."""
+        return range(self.rows_before(step), self.rows_before(step + 1))
+
     def steps_within(self, num_rows: int) -> int:
         """Most steps that take no more than `num_rows` rows."""
         at_warmup_end = self.rows_before(self.warmup_steps)

@@ -7,6 +7,11 @@ with pickle inside torch, so nothing is loaded before every file matches its che
 damage, not malice: continue only runs whose folder you trust.
 
 Saving copies the state and returns; a thread writes the copy while training goes on.
+
+Of several processes each writes and reads what it holds, and the first makes the whole a checkpoint: it
+checksums every file and renames the folder into place. The folder must be one that all of them see. What
+is saved by one layout of processes can be loaded by another: the format knows of each tensor which file
+holds which part.
 """
 
 import json
@@ -18,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -26,6 +32,7 @@ from bessemer.errors import BessemerError
 from bessemer.runner.files import fsync_tree, is_disk_full, replace_folder, sha256_of
 from bessemer.training.background import Background
 from bessemer.training.optimizers import Optimizers
+from bessemer.training.parallel.ranks import Alone, Ranks
 from bessemer.training.snapshot import Snapshot
 
 CHECKSUMS = "checksums.json"
@@ -61,13 +68,16 @@ class Checkpoints:
         say: Callable[[str], None] = print,
         beside: Beside | None = None,
         milestones: "Milestones | None" = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        """`beside` writes the model folder that goes into each checkpoint."""
+        """`beside` writes the model folder that goes into each checkpoint; `ranks` are the processes that
+        save and load together, default: this one alone."""
         self._folder = folder
         self._keep = keep
         self._say = say
         self._beside = beside
         self._milestones = milestones
+        self._ranks = ranks or Alone()
         self._snapshot = Snapshot()
         self._writer = Background("checkpoint")
         self._has_failed = False
@@ -128,25 +138,51 @@ class Checkpoints:
     def _write(self, step: int, state: dict[str, Any], notes: str) -> None:
         partial = self._folder / f".step-{step:08}.partial"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
-            _save_state(state, partial)
-            (partial / MEMORY).write_text(notes)
-            if self._beside is not None:
-                weights = {**state["model"], **state.get("average", {})}
-                self._beside(weights, partial / MODEL_FOLDER)
-                if self._milestones is not None:
-                    self._milestones.keep(step, partial / MODEL_FOLDER)
-            checksums = {name: sha256_of(partial / name) for name in _files(partial)}
-            (partial / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
-            fsync_tree(partial)
-            replace_folder(partial, self._folder / f"step-{step:08}")
+            self._together(lambda: self._make_room(partial))
+            _save_state(state, partial, self._ranks.writers)
+            if self._ranks.is_main:
+                self._publish(step, state, notes, partial)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)  # so that half a checkpoint takes no space
+            if self._ranks.is_main:
+                shutil.rmtree(partial, ignore_errors=True)  # so that half a checkpoint takes no space
             raise
+        self._has_failed = False
+
+    def _together(self, work: Callable[[], None]) -> None:
+        """Do something in the first process while the others wait; what it raises, all raise."""
+        if self._ranks.writers is None:
+            work()
+            return
+        error: list[BaseException | None] = [None]
+        if self._ranks.is_main:
+            try:
+                work()
+            except OSError as problem:
+                error = [problem]
+        dist.broadcast_object_list(error, src=0, group=self._ranks.writers)
+        if error[0] is not None:
+            raise error[0]
+
+    def _make_room(self, partial: Path) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+    def _publish(self, step: int, state: dict[str, Any], notes: str, partial: Path) -> None:
+        """Make the saved parts a checkpoint, and delete those that are too old."""
+        (partial / MEMORY).write_text(notes)
+        if self._beside is not None:
+            weights = {**state["model"], **state.get("average", {})}
+            if self._ranks.writers is not None:
+                weights = _whole_weights(state, partial)
+            self._beside(weights, partial / MODEL_FOLDER)
+            if self._milestones is not None:
+                self._milestones.keep(step, partial / MODEL_FOLDER)
+        checksums = {name: sha256_of(partial / name) for name in _files(partial)}
+        (partial / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
+        fsync_tree(partial)
+        replace_folder(partial, self._folder / f"step-{step:08}")
         for old in self._steps()[: -self._keep]:
             shutil.rmtree(old)
-        self._has_failed = False
 
     def load_newest(
         self,
@@ -167,23 +203,30 @@ class Checkpoints:
     ) -> int | None:
         """As `load_newest`, but None where there is no sound checkpoint, and all stays as it is."""
         self.wait()
+        chosen = self._ranks.agreed(self._newest_sound() if self._ranks.is_main else None)
+        if chosen is None:
+            return None
+        folder = self._folder / chosen
+        notes = json.loads((folder / MEMORY).read_text())
+        for optimizer, has_stepped in zip(optimizers.all, notes["has_stepped"], strict=True):
+            optimizer.state.clear()
+            if has_stepped:
+                _materialize(optimizer)
+        state = _state(model, optimizers, average or {})
+        _load_state(state, folder)
+        model.load_state_dict(state["model"])
+        for optimizer, loaded in zip(optimizers.all, state["optimizers"], strict=True):
+            optimizer.load_state_dict(loaded)
+        for name, part in (memory or {}).items():
+            part.from_json(notes["parts"][name])
+        return int(folder.name.removeprefix("step-"))
+
+    def _newest_sound(self) -> str | None:
+        """Name of the newest checkpoint that is whole; says which are not."""
         for folder in reversed(self._steps()):
-            if not is_sound(folder):
-                self._say(f"checkpoint {folder.name} is damaged or partial: taking the one before")
-                continue
-            notes = json.loads((folder / MEMORY).read_text())
-            for optimizer, has_stepped in zip(optimizers.all, notes["has_stepped"], strict=True):
-                optimizer.state.clear()
-                if has_stepped:
-                    _materialize(optimizer)
-            state = _state(model, optimizers, average or {})
-            _load_state(state, folder)
-            model.load_state_dict(state["model"])
-            for optimizer, loaded in zip(optimizers.all, state["optimizers"], strict=True):
-                optimizer.load_state_dict(loaded)
-            for name, part in (memory or {}).items():
-                part.from_json(notes["parts"][name])
-            return int(folder.name.removeprefix("step-"))
+            if is_sound(folder):
+                return folder.name
+            self._say(f"checkpoint {folder.name} is damaged or partial: taking the one before")
         return None
 
     def _steps(self) -> list[Path]:
@@ -210,14 +253,27 @@ class Milestones:
         replace_folder(partial, self._folder / f"step-{step:08}")
 
 
-def _save_state(state: dict[str, Any], folder: Path) -> None:
+def _save_state(state: dict[str, Any], folder: Path, group: dist.ProcessGroup | None) -> None:
+    """Write what this process holds; where the group's others hold the same, one of them does."""
     _silence_single_process_warning()
-    save(state, checkpoint_id=str(folder), no_dist=True)
+    save(state, checkpoint_id=str(folder), process_group=group, no_dist=group is None)
 
 
 def _load_state(state: dict[str, Any], folder: Path) -> None:
+    """Fill the tensors of `state`, or this process's parts of them; every process reads for itself."""
     _silence_single_process_warning()
     load(state, checkpoint_id=str(folder), no_dist=True)
+
+
+def _whole_weights(state: dict[str, Any], folder: Path) -> dict[str, Tensor]:
+    """The weights that were saved by several processes, read back from their files: nothing is sent while
+    training goes on."""
+    names = [part for part in ("model", "average") if part in state]
+    whole = {
+        part: {name: torch.empty(t.shape, dtype=t.dtype) for name, t in state[part].items()} for part in names
+    }
+    _load_state(whole, folder)
+    return {name: tensor for part in names for name, tensor in whole[part].items()}
 
 
 def _silence_single_process_warning() -> None:

@@ -5,11 +5,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bessemer.config import Config, Count
+from bessemer.errors import BessemerError
 from bessemer.model.precision import ComputeDtype
 from bessemer.training.average import AverageConfig
 from bessemer.training.batch_sizes import BatchSizes, BatchWarmup
 from bessemer.training.guard import GuardConfig
 from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.parallel.layout import ParallelConfig, check_rows
 from bessemer.training.recompute import RecomputeConfig
 from bessemer.training.schedules import ScheduleConfig
 from bessemer.training.sinks import SinkName
@@ -52,6 +54,9 @@ class TrainingConfig(Config):
     compile: Literal["off", "blocks"] = "off"
     """blocks: compile the model's blocks with torch.compile, where that works. Pays on a GPU; on a CPU the
     project's own kernels are faster."""
+    parallel: ParallelConfig = ParallelConfig()
+    """Processes that train together. Not part of what the result is made from: another layout continues the
+    same run."""
     guard: GuardConfig = GuardConfig()
     """What is done about steps that would harm the model."""
     average: AverageConfig | None = None
@@ -96,6 +101,10 @@ class TrainingConfig(Config):
         """Settings that cannot all be meant, each with its mend. Stages add their own."""
         problems = []
         every, schedule = self.every, self.schedule
+        try:
+            check_rows(self.parallel, self.batch_sizes.rows(0), self.sequence_length)
+        except BessemerError as error:
+            problems.append(str(error))
         if every.milestone is not None and every.milestone % every.checkpoint:
             problems.append(
                 f"every.milestone {every.milestone} is no multiple of every.checkpoint {every.checkpoint}: "

@@ -21,6 +21,7 @@ from bessemer.training.early_stop import EarlyStopConfig
 from bessemer.training.execute import TrainingData
 from bessemer.training.mixture import MixStage, Mixture, RowSource
 from bessemer.training.packed_documents import PackedDocuments
+from bessemer.training.parallel.ranks import Share
 
 _SOURCE = 5
 """Keeps the seeds of several corpora apart."""
@@ -147,23 +148,26 @@ def _check_tokenizer(
 
 
 def training_data(
-    config: CorpusConfig, corpora: Corpora, num_steps: int, seed: int, device: torch.device
+    config: CorpusConfig,
+    corpora: Corpora,
+    num_steps: int,
+    seed: int,
+    device: torch.device,
+    share: Share = Share(),  # noqa: B008
 ) -> TrainingData:
-    """Micro-batches by number, in the order of the mixture and its curriculum."""
+    """Micro-batches by number, in the order of the mixture and its curriculum; `share` is this process's part
+    of the rows of each step."""
     sizes = config.batch_sizes
     starts = [math.ceil(stage.after * num_steps) for stage in config.curriculum]
     source = _row_source(config, corpora, sizes, starts, seed)
 
-    def rows(step: int) -> range:
-        return range(sizes.rows_before(step), sizes.rows_before(step + 1))
-
     def batches(step: int) -> list[Batch]:
-        batch = stack_rows([source.row(number) for number in rows(step)])
-        num_parts = max(config.micro_batches, config.num_parts(len(batch.token_ids_BT)))
+        batch = stack_rows([source.row(number) for number in share.rows(sizes.numbers(step))])
+        num_parts = max(share.num_parts(config.micro_batches), config.num_parts(len(batch.token_ids_BT)))
         return [part.to(device) for part in batch.split(num_parts)]
 
     def documents(step: int) -> list[str]:
-        return [id for number in rows(step) for id in source.documents(number)]
+        return [id for number in sizes.numbers(step) for id in source.documents(number)]
 
     return TrainingData(batches, documents, frozenset(starts))
 

@@ -20,12 +20,13 @@ from bessemer.runner.context import StageContext
 from bessemer.runner.files import write_atomically
 from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
-from bessemer.training.batch_sizes import BatchSizes
 from bessemer.training.batches import row_of_conversations, stack_rows
 from bessemer.training.config import Cadence, TrainingConfig
 from bessemer.training.execute import TrainingData, best_device, check_sequence_length, train
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.packing import PackedEpochs
+from bessemer.training.parallel.launch import on_ranks
+from bessemer.training.parallel.ranks import Ranks
 from bessemer.training.schedules import ScheduleConfig
 
 Pair = tuple[Rendered, Rendered]
@@ -90,13 +91,18 @@ class PairRows:
             ),
         )
 
-    def step_rows(self, step: int, sizes: BatchSizes) -> list[list[int]]:
-        """Pair numbers of the rows of one step."""
-        return [self.packed.row(row) for row in range(sizes.rows_before(step), sizes.rows_before(step + 1))]
+    def step_rows(self, numbers: range) -> list[list[int]]:
+        """Pair numbers of rows."""
+        return [self.packed.row(row) for row in numbers]
 
 
 def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
     """Train the nearest model on the nearest preferences; it is its own reference at the start."""
+    return on_ranks(prefer_chosen, config, context)
+
+
+def prefer_chosen(config: DpoConfig, context: StageContext, ranks: Ranks) -> dict[str, Any]:
+    """The work of `dpo` in one of its processes."""
     source = context.input("model").folder
     tokenizer = load_tokenizer(source)
     pairs = read_pairs(context.input("preferences").folder / "preferences.jsonl", tokenizer)
@@ -104,7 +110,9 @@ def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
     model = load_model(source, compute_dtype=resolve_dtype(config.compute_dtype, device), device=device)
     check_sequence_length(config.sequence_length, model.config)
     rows = PairRows(pairs, config.sequence_length, tokenizer.padding_id, context.seed, device)
-    references = reference_log_probabilities(model, pairs, rows, context.scratch / "reference.npy", context)
+    references = reference_log_probabilities(
+        model, pairs, rows, context.scratch / "reference.npy", context, ranks
+    )
     sizes = config.batch_sizes
     num_steps = sizes.steps_covering(math.ceil(rows.packed.rows_per_epoch() * config.epochs))
     context.say(
@@ -112,12 +120,12 @@ def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
     )
 
     def batches(step: int) -> list[PairBatch]:
-        chosen = rows.step_rows(step, sizes)
+        chosen = rows.step_rows(ranks.share.rows(sizes.numbers(step)))
         size = -(-len(chosen) // config.num_parts(len(chosen)))
         return [rows.batch(chosen[at : at + size], references) for at in range(0, len(chosen), size)]
 
     def documents(step: int) -> list[str]:
-        return [f"pair {item}" for row in rows.step_rows(step, sizes) for item in row]
+        return [f"pair {item}" for row in rows.step_rows(sizes.numbers(step)) for item in row]
 
     metrics = train(
         model,
@@ -126,6 +134,7 @@ def dpo(config: DpoConfig, context: StageContext) -> dict[str, Any]:
         TrainingData(batches, documents),
         num_steps,
         context,
+        ranks,
         tokenizer_folder=source,
         tokenizer=tokenizer,
         description="preference optimisation",
@@ -160,14 +169,14 @@ def _answered(tokenizer: Tokenizer, prompt: Any, answer: Any) -> Rendered:
 
 @torch.no_grad()
 def reference_log_probabilities(
-    model: Transformer, pairs: list[Pair], rows: PairRows, cache: Path, context: StageContext
+    model: Transformer, pairs: list[Pair], rows: PairRows, cache: Path, context: StageContext, ranks: Ranks
 ) -> np.ndarray:
     """Summed log-probabilities [pairs, 2] float32 of both answers under the model as it starts.
 
     Computed once, in the very rows of the first epoch, and cached: a resumed run must not take the
     half-trained policy for the reference.
     """
-    if cache.exists():
+    if ranks.agreed(cache.exists()):
         return np.load(cache, allow_pickle=False)
     values = np.zeros((len(pairs), 2), np.float32)
     num_rows = rows.packed.rows_per_epoch()
@@ -181,7 +190,9 @@ def reference_log_probabilities(
             values[items, 0] = sums[batch.chosen_slots_P].cpu().numpy()
             values[items, 1] = sums[batch.rejected_slots_P].cpu().numpy()
             progress.advance(len(numbers))
-    write_atomically(cache, _npy_bytes(values))
+    ranks.wait()  # until none looks for the file any more
+    if ranks.is_main:
+        write_atomically(cache, _npy_bytes(values))
     return values
 
 

@@ -31,6 +31,8 @@ class EarlyStop:
     """Name of the figure in a validation's values."""
     path: Path
     """Where the best weights are kept while training goes on."""
+    is_writer: bool = True
+    """Whether this process keeps them: of those that train together, one does."""
     best: dict[str, float] = field(default_factory=dict)
     """All values of the best validation."""
     since_best: int = 0
@@ -42,6 +44,8 @@ class EarlyStop:
             self.since_best += 1
             return
         self.best, self.since_best = dict(values), 0
+        if not self.is_writer:
+            return
         weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
         write_atomically(self.path, save(weights))
 

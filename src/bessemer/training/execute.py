@@ -24,10 +24,14 @@ from bessemer.training.early_stop import EarlyStop, EarlyStopConfig
 from bessemer.training.finish import bare_model, write_model, write_model_folder
 from bessemer.training.incidents import INCIDENTS_NAME
 from bessemer.training.loop import Plan, fit
+from bessemer.training.parallel.ranks import Ranks
 from bessemer.training.peak import peak_of
 from bessemer.training.recompute import recompute
 from bessemer.training.sinks import open_sinks
-from bessemer.training.watch import Check, Scale, TrainingWatch
+from bessemer.training.watch import Scale, TrainingWatch
+
+ModelCheck = Callable[[Transformer, int], dict[str, float]]
+"""Given the model, whole, and the number of finished steps, values to log."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class TrainingData:
     """Steps at which the data changes its kind."""
 
 
-def no_check(step: int) -> dict[str, float]:
+def no_check(model: Transformer, step: int) -> dict[str, float]:
     """For stages without a validation of their own."""
     return {}
 
@@ -54,17 +58,20 @@ def train(
     data: TrainingData,
     num_steps: int,
     context: StageContext,
+    ranks: Ranks,
     *,
     tokenizer_folder: Path,
     tokenizer: Tokenizer,
     description: str,
-    check: Check = no_check,
+    check: ModelCheck = no_check,
     early_stop: EarlyStop | None = None,
 ) -> dict[str, Any]:
     """Fit the model with a progress bar in tokens, write its folder to `context.output`; the metrics.
 
-    Continues from the newest checkpoint of an attempt that was cut short.
+    Continues from the newest checkpoint of an attempt that was cut short. Called by all `ranks`, each with
+    the whole model and its own share of the data; the first one writes.
     """
+    ranks.prepare(model, config.optimizer)
     tokens_per_row, sizes = config.sequence_length, config.batch_sizes
 
     def tokens_before(step: int) -> int:
@@ -78,16 +85,21 @@ def train(
     def check_weights(step: int) -> dict[str, float]:
         """The stage's validation, of the weights that would be exported."""
         with average.applied() if average is not None else nullcontext():
-            values = check(step)
+            whole = ranks.whole(model)
+            values = ranks.agreed(check(whole, step))
             if early_stop is not None:
-                early_stop.saw(values, model)
+                early_stop.saw(values, whole)
         return values
 
     milestones = None
     if config.every.milestone is not None:
         milestones = Milestones(context.output / "milestones", config.every.milestone)
     checkpoints = Checkpoints(
-        context.scratch / "checkpoints", say=context.say, beside=write_folder, milestones=milestones
+        context.scratch / "checkpoints",
+        say=context.say,
+        beside=write_folder,
+        milestones=milestones,
+        ranks=ranks,
     )
     plan = Plan(
         objective=objective,
@@ -107,7 +119,8 @@ def train(
     )
     _say_precision(model, context)
     run_name = str(context.run.get("name", context.stage))
-    sinks = open_sinks(config.report_to, run_name, context.stage, context.output)
+    sink_names = config.report_to if ranks.is_main else ()
+    sinks = open_sinks(sink_names, run_name, context.stage, context.output)
     scale = Scale(
         num_steps,
         tokens_before,
@@ -122,11 +135,13 @@ def train(
         watch = TrainingWatch(
             context, progress, scale, config.every.log, config.every.check, check_weights, sinks=sinks
         )
-        result = fit(model, plan, checkpoints, watch)
+        result = fit(model, plan, checkpoints, watch, ranks)
     model.around_block = None
     if average is not None:
         average.write_to_model()
+    model = ranks.whole(model)
     if early_stop is not None:
+        ranks.wait()  # until the first process has written the best weights
         early_stop.restore_best(model)
         watch.last_check = early_stop.best
         if result.last_step < num_steps:
@@ -134,7 +149,10 @@ def train(
                 f"stopped after step {result.last_step:,}: no better validation in the last "
                 f"{early_stop.since_best}; the best weights are kept"
             )
-    difference = write_model(model, context.output, tokenizer_folder, tokenizer, context.stage)
+    difference = 0.0
+    if ranks.is_main:
+        difference = write_model(model, context.output, tokenizer_folder, tokenizer, context.stage)
+    ranks.wait()  # the others end with the first, so that one that ends early has failed
     num_tokens = tokens_before(result.last_step)
     return {
         "parameters": parameter_count(model.config),
@@ -163,11 +181,13 @@ def _say_precision(model: Transformer, context: StageContext) -> None:
         context.say("computing in float32: this processor has no bfloat16 arithmetic")
 
 
-def early_stop_of(config: EarlyStopConfig | None, quantity: str, context: StageContext) -> EarlyStop | None:
+def early_stop_of(
+    config: EarlyStopConfig | None, quantity: str, context: StageContext, ranks: Ranks
+) -> EarlyStop | None:
     """What follows the validations of a stage, where its config asks for it."""
     if config is None:
         return None
-    return EarlyStop(config, quantity, context.scratch / "best.safetensors")
+    return EarlyStop(config, quantity, context.scratch / "best.safetensors", is_writer=ranks.is_main)
 
 
 def around_block(config: TrainingConfig, context: StageContext) -> AroundBlock | None:
@@ -188,5 +208,6 @@ def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:
 
 
 def best_device() -> torch.device:
-    """The first CUDA device when there is one, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """This process's CUDA device when there is one (the first unless it was given another), else the CPU."""
+    is_cuda = torch.cuda.is_available()
+    return torch.device("cuda", torch.cuda.current_device()) if is_cuda else torch.device("cpu")

@@ -5,9 +5,12 @@ from collections import defaultdict
 import torch
 from torch import nn
 
+GROUPS = ("embedding", "head", "attention", "feed_forward", "norms")
+"""What `group_of` tells apart."""
+
 
 def group_of(name: str) -> str:
-    """Group of a parameter, by its name: embedding, head, attention, feed_forward or norms."""
+    """Group of a parameter, by its name: one of GROUPS."""
     last = name.rpartition(".")[2]
     if "norm" in last:
         return "norms"

@@ -94,11 +94,14 @@ class DataOrder:
                 number += rewind.last_number - rewind.first_number + 1
         return number
 
-    def skip_to(self, step: int, last_number: int) -> Rewind:
-        """Leave out every batch from that of `step` to `last_number`, durably; tells which."""
+    def skip_to(self, step: int, last_number: int, *, is_writer: bool = True) -> Rewind:
+        """Leave out every batch from that of `step` to `last_number`; tells which. One of the processes that
+        train together is the writer, and keeps it durably."""
         rewind = Rewind(step, self.number(step), last_number)
         assert rewind.first_number <= last_number, "a rewind goes back"
         self.rewinds.append(rewind)
+        if not is_writer:
+            return rewind
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, json.dumps([vars(each) for each in self.rewinds]).encode())
         return rewind

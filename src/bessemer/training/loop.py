@@ -16,11 +16,12 @@ from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import Objective
 from bessemer.training.average import WeightAverage
 from bessemer.training.checkpoint import Checkpoints, Remembers
-from bessemer.training.gradients import clip_by_norms, clip_gradients
+from bessemer.training.gradients import clip_gradients
 from bessemer.training.guard import Guard, GuardConfig, Verdict
 from bessemer.training.incidents import INCIDENTS_NAME, DataOrder, Incidents, refuse_more_rewinds
 from bessemer.training.loss_scale import LossScale, dynamic_loss_scale
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
+from bessemer.training.parallel.ranks import Alone, Ranks
 from bessemer.training.prefetch import Prefetch
 from bessemer.training.schedules import ScheduleConfig, learning_rate_factor
 
@@ -73,7 +74,8 @@ class Plan(Generic[BatchT]):
 
     objective: Objective[BatchT]
     batches: Callable[[int], Sequence[BatchT]]
-    """Micro-batches of a batch: a pure function of its number, from 0; called on another thread."""
+    """Micro-batches of this process's rows of a batch, one at least: a pure function of its number, from 0;
+    called on another thread."""
     num_steps: int
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
@@ -114,12 +116,17 @@ class FitResult:
     num_rewinds: int = 0
 
 
-def fit(model: Transformer, plan: Plan[Any], checkpoints: Checkpoints, watch: Watch) -> FitResult:
+def fit(
+    model: Transformer, plan: Plan[Any], checkpoints: Checkpoints, watch: Watch, ranks: Ranks | None = None
+) -> FitResult:
     """Train `model` in place, from the newest checkpoint on, to the end of the plan.
 
+    `ranks` are the processes that train together and have prepared the model; default: this one alone.
     Raises BessemerError when the guard gives the run up, and what saving and data raise.
     """
-    run = _Run(model, plan, checkpoints, watch)
+    if ranks is None:
+        ranks = Alone(model)
+    run = _Run(model, plan, checkpoints, watch, ranks)
     started = time.perf_counter()
     model.train()
     try:
@@ -135,8 +142,11 @@ def fit(model: Transformer, plan: Plan[Any], checkpoints: Checkpoints, watch: Wa
 class _Run:
     """One call of `fit`: the loop, and what it does about bad steps."""
 
-    def __init__(self, model: Transformer, plan: Plan[Any], checkpoints: Checkpoints, watch: Watch) -> None:
+    def __init__(
+        self, model: Transformer, plan: Plan[Any], checkpoints: Checkpoints, watch: Watch, ranks: Ranks
+    ) -> None:
         self.model, self.plan, self.checkpoints, self.watch = model, plan, checkpoints, watch
+        self.ranks = ranks
         self.optimizers = Optimizers(model, plan.optimizer)
         self.guard = Guard(plan.guard)
         self.scale = dynamic_loss_scale() if model.compute_dtype == torch.float16 else LossScale()
@@ -196,6 +206,7 @@ class _Run:
             self.guard.note(verdict, step, number, loss, norm)
         if not reason:
             self.optimizers.step()
+            self.ranks.sum_loads(self.model)
             balance_experts(self.model)
             if self.average is not None:
                 self.average.update()
@@ -219,27 +230,41 @@ class _Run:
         return report, verdict
 
     def _gradients(self, micro_batches: Sequence[Any]) -> tuple[float, dict[str, float], int]:
-        """Summed losses of all micro-batches, divided once by the global count: mean loss, means, count."""
-        objective = self.plan.objective
-        count = sum(objective.count(batch) for batch in micro_batches)
+        """Summed losses of all micro-batches of all ranks, divided once by the global count: mean loss,
+        means, count."""
+        objective, ranks = self.plan.objective, self.ranks
+        micro_batches = [ranks.own(batch) for batch in micro_batches]
+        own_count = sum(objective.count(batch) for batch in micro_batches)
+        count, num_parts = ranks.counts(own_count, len(micro_batches))
         divisor = max(count, 1)
         self.optimizers.zero_grad()
         total, sums = 0.0, {}
-        for batch in micro_batches:
-            loss = objective.loss(self.model, batch)
-            scaled = loss.total if self.scale.scale == 1 else loss.total * self.scale.scale
-            (scaled / divisor).backward()
+        for place, batch in enumerate(micro_batches, start=1):
+            with ranks.part(is_last=place == num_parts):
+                loss = ranks.loss(objective, batch)
+                scaled = loss.total if self.scale.scale == 1 else loss.total * self.scale.scale
+                (scaled / divisor).backward()
             total += loss.total.item()
             for name, value in loss.sums.items():
                 sums[name] = sums.get(name, 0.0) + value
-        return total / divisor, {name: value / divisor for name, value in sums.items()}, count
+        for place in range(len(micro_batches) + 1, num_parts + 1):
+            self._keep_pace(micro_batches[-1], is_last=place == num_parts)
+        total, *values = ranks.sums([total, *sums.values()])
+        return total / divisor, {n: value / divisor for n, value in zip(sums, values, strict=True)}, count
+
+    def _keep_pace(self, batch: Any, *, is_last: bool) -> None:
+        """Add nothing to the gradient: other ranks have more parts, and in each they wait for this one."""
+        self.model.eval()  # so that experts do not count the tokens twice
+        with self.ranks.part(is_last=is_last):
+            (self.ranks.loss(self.plan.objective, batch).total * 0).backward()
+        self.model.train()
 
     def _clip(self) -> tuple[float, dict[str, float]]:
         if self.scale.scale != 1:
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad.mul_(1 / self.scale.scale)
-        return clip_by_norms(self.model, self.plan.optimizer.max_gradient_norm)
+        return self.ranks.clip(self.model, self.plan.optimizer.max_gradient_norm)
 
     def _log_incident(self, report: StepReport, verdict: Verdict) -> None:
         decision = "update skipped"
@@ -264,7 +289,7 @@ class _Run:
                 f"step {step}: training went bad, and there is no sound checkpoint in "
                 f"{self.checkpoints.folder} to go back to: give the same command again to start over"
             )
-        rewind = self.order.skip_to(loaded, number)
+        rewind = self.order.skip_to(loaded, number, is_writer=self.ranks.is_main)
         self.plan.say(
             f"step {step + 1}: went bad {self.guard.config.patience} times in a row; back to step {loaded}, "
             f"leaving out the batches {rewind.first_number} to {rewind.last_number} (see {INCIDENTS_NAME})"

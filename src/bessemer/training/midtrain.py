@@ -25,6 +25,8 @@ from bessemer.training.corpora import CorpusConfig, open_corpora, training_data
 from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, train
 from bessemer.training.held_out import VALIDATION, validate
 from bessemer.training.memory import check_memory
+from bessemer.training.parallel.launch import on_ranks
+from bessemer.training.parallel.ranks import Ranks
 from bessemer.training.schedules import ScheduleConfig
 
 
@@ -46,6 +48,11 @@ class MidtrainConfig(CorpusConfig):
 
 def midtrain(config: MidtrainConfig, context: StageContext) -> dict[str, Any]:
     """Train the nearest model on and write its folder."""
+    return on_ranks(train_on, config, context)
+
+
+def train_on(config: MidtrainConfig, context: StageContext, ranks: Ranks) -> dict[str, Any]:
+    """The work of `midtrain` in one of its processes."""
     source = context.input("model").folder
     tokenizer = load_tokenizer(source)
     _check_same_tokenizer(source, context.input("tokenizer").folder)
@@ -67,14 +74,15 @@ def midtrain(config: MidtrainConfig, context: StageContext) -> dict[str, Any]:
         model,
         config,
         LanguageModeling(),
-        training_data(config, corpora, num_steps, context.seed, device),
+        training_data(config, corpora, num_steps, context.seed, device, ranks.share),
         num_steps,
         context,
+        ranks,
         tokenizer_folder=source,
         tokenizer=tokenizer,
         description="mid-training",
-        check=lambda step: validate(model, step, corpora.validation, config, tokenizer, context),
-        early_stop=early_stop_of(config.early_stop, VALIDATION, context),
+        check=lambda whole, step: validate(whole, step, corpora.validation, config, tokenizer, context),
+        early_stop=early_stop_of(config.early_stop, VALIDATION, context, ranks),
     )
 
 

@@ -16,7 +16,7 @@ from bessemer.config import Config, Count
 from bessemer.model.width import learning_rate_scales
 from bessemer.training.adamw_8bit import AdamW8bit
 from bessemer.training.optimizer_state import EightBitState, WideState, restore_codes
-from bessemer.training.orthogonalize import orthogonalize
+from bessemer.training.parallel.matrices import layout_of, local, orthogonal
 
 
 class OptimizerConfig(Config):
@@ -68,31 +68,33 @@ class Muon(torch.optim.Optimizer):
         """One update of every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            alike: dict[Any, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    by_shape[parameter.shape].append(parameter)
-            for shape, parameters in by_shape.items():
-                self._step_shape(shape, parameters, group)
+                    alike[parameter.shape, layout_of(parameter)].append(parameter)
+            for parameters in alike.values():
+                self._step_alike(parameters, group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, which would make floats of 8-bit codes."""
         super().load_state_dict(state_dict)
         restore_codes(self, state_dict)
 
-    def _step_shape(self, shape: torch.Size, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _step_alike(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Step parameters of one shape, whole or sharded alike; moments and weights lie as they do."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         nesterov = []
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            buffer = self._momentum.read(parameter).lerp_(gradient, 1 - group["momentum"])
-            nesterov.append(gradient.lerp(buffer, group["momentum"]))
+            buffer = self._momentum.read(parameter)
+            local(buffer).lerp_(local(gradient), 1 - group["momentum"])
+            nesterov.append(local(gradient).lerp(local(buffer), group["momentum"]))
             self._momentum.write(parameter, buffer)
-        stacked = torch.stack(nesterov)
-        updates = orthogonalize(stacked.flatten(0, -3)).view_as(stacked).unbind()
+        updates = orthogonal(nesterov, parameters[0])
+        shape = parameters[0].shape
         scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
         for parameter, update in zip(parameters, updates, strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update, alpha=-group["lr"] * scale)
+            local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
+            local(parameter).add_(update, alpha=-group["lr"] * scale)
 
 
 class Optimizers:

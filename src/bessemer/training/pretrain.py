@@ -17,6 +17,8 @@ from bessemer.training.dial import ModelDial, model_config
 from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, train
 from bessemer.training.held_out import VALIDATION, validate
 from bessemer.training.memory import check_memory
+from bessemer.training.parallel.launch import on_ranks
+from bessemer.training.parallel.ranks import Ranks
 
 
 class PretrainConfig(CorpusConfig):
@@ -35,6 +37,11 @@ class PretrainConfig(CorpusConfig):
 
 def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
     """Train a model from scratch on the token shards and write its folder."""
+    return on_ranks(train_base, config, context)
+
+
+def train_base(config: PretrainConfig, context: StageContext, ranks: Ranks) -> dict[str, Any]:
+    """The work of `pretrain` in one of its processes."""
     tokenizer_folder = context.input("tokenizer").folder
     tokenizer = load_tokenizer(tokenizer_folder)
     corpora = open_corpora(config, context, tokenizer)
@@ -61,12 +68,13 @@ def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
         model,
         config,
         LanguageModeling(),
-        training_data(config, corpora, num_steps, context.seed, device),
+        training_data(config, corpora, num_steps, context.seed, device, ranks.share),
         num_steps,
         context,
+        ranks,
         tokenizer_folder=tokenizer_folder,
         tokenizer=tokenizer,
         description="pretraining",
-        check=lambda step: validate(model, step, corpora.validation, config, tokenizer, context),
-        early_stop=early_stop_of(config.early_stop, VALIDATION, context),
+        check=lambda whole, step: validate(whole, step, corpora.validation, config, tokenizer, context),
+        early_stop=early_stop_of(config.early_stop, VALIDATION, context, ranks),
     )

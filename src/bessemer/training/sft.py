@@ -20,6 +20,8 @@ from bessemer.training.config import TrainingConfig
 from bessemer.training.execute import TrainingData, best_device, check_sequence_length, train
 from bessemer.training.joining import join
 from bessemer.training.packing import PackedEpochs
+from bessemer.training.parallel.launch import on_ranks
+from bessemer.training.parallel.ranks import Ranks
 
 _JOINING = 1
 """Keeps the generator of joining apart from that of packing, whose keys are (seed, epoch)."""
@@ -47,6 +49,11 @@ class SftConfig(TrainingConfig):
 
 def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
     """Tune the nearest model on the nearest conversations and write its folder."""
+    return on_ranks(tune, config, context)
+
+
+def tune(config: SftConfig, context: StageContext, ranks: Ranks) -> dict[str, Any]:
+    """The work of `sft` in one of its processes."""
     source = context.input("model").folder
     tokenizer = load_tokenizer(source)
     rendered = read_conversations(context.input("conversations").folder, tokenizer)
@@ -65,9 +72,6 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
         f"{num_steps:,} steps of {config.tokens_per_step:,} tokens, {padding:.1%} padding"
     )
 
-    def numbers(step: int) -> range:
-        return range(sizes.rows_before(step), sizes.rows_before(step + 1))
-
     def row(number: int, join_share: float) -> Row:
         conversations = [rendered[item] for item in packed.row(number)]
         if join_share > 0:
@@ -77,12 +81,12 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
 
     def batches(step: int) -> list[Batch]:
         join_share = config.join_share if step >= config.join_after * num_steps else 0.0
-        rows = [row(number, join_share) for number in numbers(step)]
-        num_parts = max(config.micro_batches, config.num_parts(len(rows)))
+        rows = [row(number, join_share) for number in ranks.share.rows(sizes.numbers(step))]
+        num_parts = max(ranks.share.num_parts(config.micro_batches), config.num_parts(len(rows)))
         return [batch.to(device) for batch in stack_rows(rows).split(num_parts)]
 
     def documents(step: int) -> list[str]:
-        return [f"conversation {item}" for number in numbers(step) for item in packed.row(number)]
+        return [f"conversation {item}" for number in sizes.numbers(step) for item in packed.row(number)]
 
     metrics = train(
         model,
@@ -91,6 +95,7 @@ def sft(config: SftConfig, context: StageContext) -> dict[str, Any]:
         TrainingData(batches, documents),
         num_steps,
         context,
+        ranks,
         tokenizer_folder=source,
         tokenizer=tokenizer,
         description="instruction tuning",

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 
 class Snapshot:
-    """Copies nested dicts and lists of tensors and plain values.
+    """Copies nested dicts and lists of tensors and plain values; of sharded tensors, this process's part.
 
     The buffers of the last copy are used again: fresh memory costs page faults, and the peak stays at one
     copy. So only one copy is valid at a time.
@@ -27,6 +28,9 @@ class Snapshot:
         return self._copied((), state)
 
     def _copied(self, way: tuple[Any, ...], value: Any) -> Any:
+        if isinstance(value, DTensor):
+            # Not `from_local`, which would move the copy to the mesh's own device.
+            return DTensor(self._filled(way, value.detach().to_local()), value._spec, requires_grad=False)  # type: ignore[reportCallIssue]
         if isinstance(value, Tensor):
             return self._filled(way, value.detach())
         if isinstance(value, dict):

@@ -27,7 +27,8 @@ class ParallelConfig(Config):
     shard: Count = Field(default=1, ge=1)
     """Processes that hold a part each and see different rows."""
     zero: Literal[1, 2, 3] = 3
-    """What `shard` divides: 1 optimizer state; 2 gradients too; 3 parameters too (Rajbhandari et al. 2020)."""
+    """What `shard` divides: 1 optimizer state; 2 gradients too; 3 parameters too (Rajbhandari et al. 2020,
+    arXiv:1910.02054)."""
     tensor: Count = Field(default=1, ge=1)
     """Processes that split every matrix and, between them, the tokens (sequence parallel)."""
     pipeline: Count = Field(default=1, ge=1)
@@ -38,6 +39,16 @@ class ParallelConfig(Config):
     """Processes that split each row's tokens."""
     expert: Count = Field(default=1, ge=1)
     """Processes that split the experts; must divide data times shard times context."""
+
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which gradients are summed over data, shard and context. bfloat16 sends half the bytes, and rounds
+    each sum to 8 bits of mantissa."""
+    offload: Literal["none", "cpu"] = "none"
+    """cpu: shards of weights, gradients and optimizer state lie in main memory, and the update is computed
+    there. For GPUs; needs `shard` above 1."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """Seconds that processes wait for one another before the run ends with the name of the one missing; more
+    than the longest pause of one alone, such as a checkpoint's checksums."""
 
     @property
     def world_size(self) -> int:
@@ -65,6 +76,11 @@ class Layout:
     def place(self, way: str) -> int:
         """This process's place along a way, from 0."""
         return self.mesh[way].get_local_rank()
+
+    def flat(self, *ways: str) -> DeviceMesh:
+        """The ranks that differ from this one in these ways alone, as a mesh of one dimension; ways from the
+        outside in. Collective the first time that ways are asked for."""
+        return self.mesh[ways[0]] if len(ways) == 1 else self.mesh[ways]._flatten("_".join(ways))
 
 
 def build_layout(config: ParallelConfig, world_size: int, device_type: str = "cpu") -> Layout:
@@ -94,8 +110,8 @@ def _mend(config: ParallelConfig, world_size: int) -> str:
     rest = config.pipeline * config.context * config.tensor
     if world_size % rest:
         return (
-            f"choose sizes whose product is {world_size} (pipeline x context x tensor is {rest}, which does not "
-            "divide it)"
+            f"choose sizes whose product is {world_size} (pipeline x context x tensor is {rest}, which does "
+            "not divide it)"
         )
     return f"set data x shard to {world_size // rest}"
 
@@ -113,13 +129,19 @@ def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, 
         )
     if config.pipeline > layers:
         raise BessemerError(
-            f"parallel.pipeline {config.pipeline} is more than the model's {layers} layers: at most {layers} fit"
+            f"parallel.pipeline {config.pipeline} is more than the model's {layers} layers: at most {layers} "
+            "fit"
         )
     if config.expert > 1 and (experts == 0 or experts % config.expert):
+        if experts == 0:
+            raise BessemerError(
+                f"parallel.expert {config.expert} needs a mixture of experts, and this model is dense: "
+                "set it to 1"
+            )
         fitting = [n for n in range(1, experts + 1) if experts % n == 0]
-        named = f"does not divide {experts} experts: {', '.join(map(str, fitting))} would"
         raise BessemerError(
-            f"parallel.expert {config.expert} {named if experts else 'needs a mixture of experts: set it to 1'}"
+            f"parallel.expert {config.expert} does not divide {experts} experts: "
+            f"{', '.join(map(str, fitting))} would"
         )
 
 
@@ -128,8 +150,8 @@ def check_rows(config: ParallelConfig, rows_per_step: int, row_tokens: int) -> N
     ranks = config.data * config.shard
     if rows_per_step < ranks:
         raise BessemerError(
-            f"a step has {rows_per_step} rows, fewer than the {ranks} processes that take rows (data x shard): "
-            f"raise batch_tokens to at least {ranks * row_tokens:,}, or use at most {rows_per_step}"
+            f"a step has {rows_per_step} rows, fewer than the {ranks} processes that take rows (data x "
+            f"shard): raise batch_tokens to at least {ranks * row_tokens:,}, or use at most {rows_per_step}"
         )
     if row_tokens % (config.context * config.tensor):
         raise BessemerError(

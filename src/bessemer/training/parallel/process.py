@@ -1,0 +1,191 @@
+"""What one of the processes of a training stage does: join the others, agree, work, tell how it went."""
+
+import os
+import signal
+import socket
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from bessemer.errors import BessemerError
+from bessemer.runner.context import Metrics, Progress, StageContext
+from bessemer.runner.identity import flatten
+from bessemer.runner.workers import exit_with_parent
+from bessemer.training.config import TrainingConfig
+from bessemer.training.parallel.layout import build_layout
+from bessemer.training.parallel.together import Together
+
+
+@dataclass(frozen=True)
+class LocalProcess:
+    """Place of a process among those of one machine."""
+
+    rank: int
+    world_size: int
+    rendezvous: Path
+    """A file through which they find one another."""
+    num_threads: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a process gave up."""
+
+    kind: Literal["mendable", "timeout", "lost", "unexpected"]
+    """mendable: a BessemerError; timeout: others did not come in time; lost: the connection to another broke;
+    unexpected: anything else."""
+    text: str
+
+
+def run_local(
+    place: LocalProcess, work: Any, config: TrainingConfig, context: StageContext, messages: Connection
+) -> None:
+    """Main function of a local process."""
+    exit_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes itself
+    torch.set_num_threads(place.num_threads)
+    reporter = SentReporter(messages) if place.rank == 0 else Silent()
+    try:
+        device_type = pick_device(place.rank, place.world_size)
+        _prefer_loopback()
+        dist.init_process_group(
+            "nccl" if device_type == "cuda" else "gloo",
+            init_method=f"file://{place.rendezvous}",
+            rank=place.rank,
+            world_size=place.world_size,
+            timeout=timedelta(seconds=config.parallel.timeout_s),
+        )
+        metrics = join(work, config, replace(context, reporter=reporter), device_type)
+    except BaseException as error:
+        with suppress(OSError):
+            messages.send(("failed", failure_of(error)))
+        os._exit(1)  # at once: threads may wait for processes that are gone
+    if place.rank == 0:
+        messages.send(("metrics", metrics))
+    dist.destroy_process_group()
+
+
+def join(work: Any, config: TrainingConfig, context: StageContext, device_type: str) -> Metrics:
+    """Do the work in this process of the default group. Raises BessemerError when processes disagree."""
+    check_agreement(_facts(config, context))
+    layout = build_layout(config.parallel, dist.get_world_size(), device_type)
+    return work(config, context, Together(layout))
+
+
+def check_agreement(facts: dict[str, str]) -> None:
+    """Raises BessemerError in every process when one was given something else than the first."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, facts)
+    for rank, other in enumerate(everyone[1:], start=1):
+        for name in sorted(everyone[0].keys() | other.keys()):
+            first, here = everyone[0].get(name, "absent"), other.get(name, "absent")
+            if first != here:
+                raise BessemerError(
+                    f"process {rank} has another {name} than process 0: {here}, not {first}; give all "
+                    "the same"
+                )
+
+
+def _facts(config: TrainingConfig, context: StageContext) -> dict[str, str]:
+    """What must be the same everywhere: config, seed, data, and the library that computes."""
+    facts = {f"config {name}": repr(value) for name, value in flatten(config.model_dump(mode="json"))}
+    for kind, artifacts in context.inputs.items():
+        for artifact in artifacts:
+            facts[f"digest of {artifact.stage} ({kind})"] = artifact.manifest.digest
+    return facts | {"seed": str(context.seed), "version of torch": torch.__version__}
+
+
+def pick_device(place: int, num_processes: int) -> str:
+    """Make a GPU this process's own where there are any; the type of device.
+
+    `place` and `num_processes` are those on this machine. Raises BessemerError when GPUs are too few.
+    """
+    if not torch.cuda.is_available():
+        return "cpu"
+    num_devices = torch.cuda.device_count()
+    if num_processes > num_devices:
+        raise BessemerError(
+            f"{num_processes} processes on a machine with {num_devices} GPUs: start at most {num_devices}, "
+            "or set CUDA_VISIBLE_DEVICES to nothing to train on the CPU"
+        )
+    torch.cuda.set_device(place)
+    return "cuda"
+
+
+def _prefer_loopback() -> None:
+    """Processes of one machine need no network, and no name that it must resolve."""
+    names = [name for _, name in socket.if_nameindex()]
+    for name in ("lo", "lo0"):
+        if name in names:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What an error says about its cause; gloo and NCCL tell by words alone."""
+    if isinstance(error, BessemerError):
+        return Failure("mendable", str(error))
+    words = str(error).lower()
+    if isinstance(error, (RuntimeError, OSError)):
+        if any(sign in words for sign in ("timed out", "timeout")):
+            return Failure("timeout", str(error))
+        if any(sign in words for sign in ("connection closed", "connection reset", "broken pipe")):
+            return Failure("lost", str(error))
+    return Failure("unexpected", "".join(traceback.format_exception(error)))
+
+
+class Silent:
+    """The reporter of all processes but the first."""
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, description: str, total: float | None, unit: str) -> Progress:
+        return _SilentProgress()
+
+
+class _SilentProgress:
+    def advance(self, amount: float = 1) -> None: ...
+    def set(self, completed: float, **shown: object) -> None: ...
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class SentReporter:
+    """Hands words and progress on to the parent process."""
+
+    def __init__(self, messages: Connection) -> None:
+        self._messages = messages
+        self._numbers = count()
+
+    def say(self, text: str) -> None:
+        self._messages.send(("say", text))
+
+    def progress(self, description: str, total: float | None, unit: str) -> Progress:
+        number = next(self._numbers)
+        self._messages.send(("progress", number, description, total, unit))
+        return _SentProgress(self._messages, number)
+
+
+class _SentProgress:
+    def __init__(self, messages: Connection, number: int) -> None:
+        self._messages, self._number = messages, number
+
+    def advance(self, amount: float = 1) -> None:
+        self._messages.send(("advance", self._number, amount))
+
+    def set(self, completed: float, **shown: object) -> None:
+        self._messages.send(("set", self._number, completed, shown))
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...

@@ -1,0 +1,128 @@
+"""Local processes of a stage: what they say, and what is said of those that die, hang or disagree."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+from parallel_helpers import run_ranks
+
+from bessemer.errors import BessemerError
+from bessemer.recipe import StagePlan
+from bessemer.runner.identity import identify
+from bessemer.training.config import TrainingConfig
+from bessemer.training.parallel.launch import on_ranks
+from bessemer.training.parallel.layout import ParallelConfig
+from bessemer.training.parallel.process import check_agreement
+from bessemer.training.pretrain import PretrainConfig
+from stage_helpers import said, stage_context
+
+TWO = TrainingConfig(parallel=ParallelConfig(data=2, timeout_s=4))
+
+
+def speak(config, context, ranks):
+    context.say(f"of {ranks.share.of}")
+    with context.progress("working", 2, "steps") as progress:
+        progress.advance(1)
+        progress.set(2, loss="1.0")
+    (context.output / "written").write_text(str(ranks.share.place))
+    return {"sum": ranks.sums([1.0 + ranks.share.place])[0]}
+
+
+def be_killed(config, context, ranks):
+    ranks.wait()
+    if not ranks.is_main:
+        os.kill(os.getpid(), signal.SIGKILL)
+    ranks.wait()
+
+
+def hang(config, context, ranks):
+    ranks.wait()
+    if not ranks.is_main:
+        time.sleep(60)
+    ranks.wait()
+
+
+def refuse(config, context, ranks):
+    if not ranks.is_main:
+        raise BessemerError("lower the flame")
+    ranks.wait()
+
+
+def err(config, context, ranks):
+    if not ranks.is_main:
+        raise KeyError("the missing key")
+    ranks.wait()
+
+
+def test_the_first_process_speaks_writes_and_gives_the_metrics(tmp_path):
+    context = stage_context(tmp_path)
+    assert on_ranks(speak, TWO, context) == {"sum": 3.0}
+    assert said(context) == "2 processes on this machine\nof 2"
+    assert (context.output / "written").read_text() == "0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "error", "message"),
+    [
+        (
+            be_killed,
+            BessemerError,
+            r"process 1 of 2 was killed by SIGKILL; the others were ended\. If memory",
+        ),
+        (
+            hang,
+            BessemerError,
+            r"process 1 of 2 hangs: the others waited for it for parallel\.timeout_s = 4 s",
+        ),
+        (refuse, BessemerError, "^lower the flame$"),
+        (err, RuntimeError, r"(?s)process 1 of 2 raised.*the missing key"),
+    ],
+)
+def test_the_process_at_fault_is_named_and_the_others_end(tmp_path, work, error, message):
+    started_s = time.monotonic()
+    with pytest.raises(error, match=message):
+        on_ranks(work, TWO, stage_context(tmp_path))
+    assert time.monotonic() - started_s < 60
+
+
+def test_one_process_works_here_and_starts_none(tmp_path):
+    context = stage_context(tmp_path)
+    assert on_ranks(speak, TrainingConfig(), context) == {"sum": 1.0}
+    assert said(context) == "of 1"
+
+
+def test_ways_that_the_loop_does_not_know_yet_are_refused(tmp_path):
+    config = TrainingConfig(parallel=ParallelConfig(tensor=2))
+    with pytest.raises(BessemerError, match=r"cannot split by tensor yet: set parallel\.tensor to 1"):
+        on_ranks(speak, config, stage_context(tmp_path))
+
+
+def disagree(rank: int, world_size: int) -> str:
+    try:
+        check_agreement({"digest of tokens": f"digest {rank}", "seed": "3"})
+    except BessemerError as error:
+        return str(error)
+    return ""
+
+
+def test_a_process_with_other_data_is_refused_with_both_values():
+    message = (
+        "process 1 has another digest of tokens than process 0: digest 1, not digest 0; give all the same"
+    )
+    assert run_ranks(2, disagree) == [message, message]
+
+
+def test_fewer_rows_than_processes_are_refused_by_the_config():
+    with pytest.raises(ValueError, match=r"a step has 8 rows, fewer than the 16 processes"):
+        TrainingConfig(sequence_length=256, batch_tokens=2048, parallel=ParallelConfig(data=16))
+
+
+def test_the_layout_is_no_part_of_what_decides_the_result():
+    from bessemer.stages import STAGES
+
+    plan = StagePlan(name="base", stage=STAGES["pretrain"], config=PretrainConfig(), inputs={})
+    two = replace(plan, config=PretrainConfig(parallel=ParallelConfig(data=2)))
+    assert identify(plan, 0, {}).key == identify(two, 0, {}).key
