@@ -27,7 +27,8 @@ class ParallelConfig(Config):
     shard: Count = Field(default=1, ge=1)
     """Processes that hold a part each and see different rows."""
     zero: Literal[1, 2, 3] = 3
-    """What `shard` divides: 1 optimizer state; 2 gradients too; 3 parameters too (Rajbhandari et al. 2020)."""
+    """What `shard` divides: 1 optimizer state; 2 gradients too; 3 parameters too (Rajbhandari et al. 2020,
+    arXiv:1910.02054)."""
     tensor: Count = Field(default=1, ge=1)
     """Processes that split every matrix and, between them, the tokens (sequence parallel)."""
     pipeline: Count = Field(default=1, ge=1)
@@ -94,8 +95,8 @@ def _mend(config: ParallelConfig, world_size: int) -> str:
     rest = config.pipeline * config.context * config.tensor
     if world_size % rest:
         return (
-            f"choose sizes whose product is {world_size} (pipeline x context x tensor is {rest}, which does not "
-            "divide it)"
+            f"choose sizes whose product is {world_size} (pipeline x context x tensor is {rest}, which does "
+            "not divide it)"
         )
     return f"set data x shard to {world_size // rest}"
 
@@ -113,13 +114,19 @@ def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, 
         )
     if config.pipeline > layers:
         raise BessemerError(
-            f"parallel.pipeline {config.pipeline} is more than the model's {layers} layers: at most {layers} fit"
+            f"parallel.pipeline {config.pipeline} is more than the model's {layers} layers: at most {layers} "
+            "fit"
         )
     if config.expert > 1 and (experts == 0 or experts % config.expert):
+        if experts == 0:
+            raise BessemerError(
+                f"parallel.expert {config.expert} needs a mixture of experts, and this model is dense: set it "
+                "to 1"
+            )
         fitting = [n for n in range(1, experts + 1) if experts % n == 0]
-        named = f"does not divide {experts} experts: {', '.join(map(str, fitting))} would"
         raise BessemerError(
-            f"parallel.expert {config.expert} {named if experts else 'needs a mixture of experts: set it to 1'}"
+            f"parallel.expert {config.expert} does not divide {experts} experts: "
+            f"{', '.join(map(str, fitting))} would"
         )
 
 
@@ -128,8 +135,8 @@ def check_rows(config: ParallelConfig, rows_per_step: int, row_tokens: int) -> N
     ranks = config.data * config.shard
     if rows_per_step < ranks:
         raise BessemerError(
-            f"a step has {rows_per_step} rows, fewer than the {ranks} processes that take rows (data x shard): "
-            f"raise batch_tokens to at least {ranks * row_tokens:,}, or use at most {rows_per_step}"
+            f"a step has {rows_per_step} rows, fewer than the {ranks} processes that take rows (data x "
+            f"shard): raise batch_tokens to at least {ranks * row_tokens:,}, or use at most {rows_per_step}"
         )
     if row_tokens % (config.context * config.tensor):
         raise BessemerError(
