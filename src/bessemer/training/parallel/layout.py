@@ -120,8 +120,8 @@ def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, 
     if config.expert > 1 and (experts == 0 or experts % config.expert):
         if experts == 0:
             raise BessemerError(
-                f"parallel.expert {config.expert} needs a mixture of experts, and this model is dense: set it "
-                "to 1"
+                f"parallel.expert {config.expert} needs a mixture of experts, and this model is dense: "
+                "set it to 1"
             )
         fitting = [n for n in range(1, experts + 1) if experts % n == 0]
         raise BessemerError(
