@@ -9,11 +9,10 @@ from bessemer.model.mixture import (
     Mixture,
     Routing,
     balance_experts,
-    balance_loss,
     grouped_linear,
     linear_by_expert,
-    load_imbalance,
     route,
+    usage,
 )
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
@@ -90,10 +89,10 @@ def routing(probabilities, experts):
 def test_the_balancing_loss_is_one_when_balanced_and_the_number_of_experts_when_one_does_all():
     even = routing([[0.5, 0.5], [0.5, 0.5]], [[0], [1]])
     single = routing([[1.0, 0.0], [1.0, 0.0]], [[0], [0]])
-    assert float(balance_loss([even])) == pytest.approx(1.0)
-    assert float(balance_loss([single])) == pytest.approx(2.0)
-    assert float(balance_loss([even, single])) == pytest.approx(1.5)
-    assert load_imbalance([even, single]) == pytest.approx(1.5)
+    assert float(usage([even]).balance_loss()) == pytest.approx(1.0)
+    assert float(usage([single]).balance_loss()) == pytest.approx(2.0)
+    assert float(usage([even, single]).balance_loss()) == pytest.approx(1.5)
+    assert usage([even, single]).imbalance() == pytest.approx(1.5)
 
 
 def test_the_balancing_loss_is_that_of_transformers_up_to_its_count_of_choices():
@@ -102,7 +101,7 @@ def test_the_balancing_loss_is_that_of_transformers_up_to_its_count_of_choices()
 
     x, router = randn(60, 8), randn(4, 8, seed=1)
     theirs = load_balancing_loss_func((F.linear(x, router),), 4, 2)
-    ours = balance_loss([route(x, router, None, SOFTMAX)])
+    ours = usage([route(x, router, None, SOFTMAX)]).balance_loss()
     assert float(ours) * 2 == pytest.approx(float(theirs), rel=1e-6)
 
 
@@ -195,10 +194,10 @@ def test_the_objective_reports_the_plain_loss_and_the_load_beside():
     routings = []
     with torch.no_grad():
         model(batch.token_ids_BT, batch.documents_BT, batch.positions_BT, routings=routings)
-    expected = float(unbalanced.total.detach()) + 0.5 * float(balance_loss(routings)) * 96
+    expected = float(unbalanced.total.detach()) + 0.5 * float(usage(routings).balance_loss()) * 96
     assert float(loss.total.detach()) == pytest.approx(expected, rel=1e-5)
     assert loss.sums["next_token_loss"] == pytest.approx(float(unbalanced.total.detach()), rel=1e-6)
-    assert loss.sums["expert_imbalance"] / 96 == pytest.approx(load_imbalance(routings))
+    assert loss.sums["expert_imbalance"] / 96 == pytest.approx(usage(routings).imbalance())
 
 
 def test_muon_updates_each_expert_as_a_matrix_of_its_own():

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bessemer.model.attention_tiles import Tile, first_visible, tiles, whole
+from bessemer.model.attention_tiles import Tile, first_visible, tiles, visible, whole
 from bessemer.model.explicit_attention import explicit_attention
 from bessemer.model.gpu_attention import flex_attention, varlen_attention
 from bessemer.model.online_softmax import online_softmax_attention
@@ -41,6 +41,9 @@ class AttentionMask:
     """The document that each token belongs to, one after the other in a row (packed sequences)."""
     window: int | None = None
     """Keys that a query sees at most, its own included."""
+    places_T: Tensor | None = None
+    """int64: where the queries are among their row's keys, rising, if there are more keys than queries;
+    `documents_BT` then has a column for every key."""
 
     @property
     def is_plain(self) -> bool:
@@ -53,6 +56,9 @@ class AttentionMask:
         """The mask as booleans, also when it is plainly causal."""
         if self.visible_BTS is not None:
             return self.visible_BTS
+        if self.places_T is not None and self.documents_BT is not None:
+            keys_S = torch.arange(self.documents_BT.shape[1], device=self.device)
+            return visible(self._first_visible(self.documents_BT), self.places_T, keys_S)
         if self.documents_BT is None:
             shape = (1, self.num_tokens, self.num_tokens)
             visible_BTS = torch.ones(shape, dtype=torch.bool, device=self.device)
@@ -71,7 +77,12 @@ class AttentionMask:
         documents_BT = self.documents_BT
         if documents_BT is None:
             documents_BT = torch.zeros(1, self.num_tokens, dtype=torch.int32, device=self.device)
-        return tiles(first_visible(documents_BT, self.window))
+        return tiles(self._first_visible(documents_BT), self.places_T)
+
+    def _first_visible(self, documents_BS: Tensor) -> Tensor:
+        """The first key that each query sees, int64 [B, T]."""
+        first_BS = first_visible(documents_BS, self.window)
+        return first_BS if self.places_T is None else first_BS.index_select(1, self.places_T)
 
     @property
     def mean_keys(self) -> float:
@@ -91,6 +102,11 @@ def document_mask(documents_BT: Tensor, window: int | None = None) -> AttentionM
     """Every token sees itself and what came before within its own document (packed sequences), at most
     `window` tokens of it."""
     return AttentionMask(None, documents_BT.shape[1], documents_BT.device, documents_BT, window)
+
+
+def part_mask(documents_BS: Tensor, places_T: Tensor, window: int | None = None) -> AttentionMask:
+    """As `document_mask`, for the queries at `places_T` of rows whose keys are all at hand."""
+    return AttentionMask(None, len(places_T), documents_BS.device, documents_BS, window, places_T)
 
 
 def choose_backend(q_BTHE: Tensor, k_BSKE: Tensor, mask: AttentionMask) -> Backend:

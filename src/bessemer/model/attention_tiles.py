@@ -56,32 +56,37 @@ def whole(visible_BTS: Tensor) -> Tile:
     return Tile(slice(None), slice(0, num_queries), slice(0, num_keys), visible_BTS.contiguous())
 
 
-def tiles(first_BT: Tensor) -> list[Tile]:
+def tiles(first_BT: Tensor, places_T: Tensor | None = None) -> list[Tile]:
     """Tiles of rows in which a query sees every key from `first_BT` to its own place.
 
-    int64 [B or 1, T] on a CPU, not falling along a row.
+    int64 [B or 1, T] on a CPU, not falling along a row. `places_T` are the queries' places among the keys,
+    rising; default: the queries are at 0 … T-1.
     """
     num_rows, num_tokens = first_BT.shape
+    if places_T is None:
+        places_T = torch.arange(num_tokens)
     is_joint = num_tokens <= _LONGEST_JOINT_TOKENS or num_rows == 1
     groups = [slice(None)] if is_joint else [slice(row, row + 1) for row in range(num_rows)]
-    places_T = torch.arange(num_tokens)
+    keys_S = torch.arange(int(places_T[-1]) + 1)
     return [
-        Tile(rows, queries, keys, _visible(first_BT[rows, queries], places_T[queries], places_T[keys]))
+        Tile(rows, queries, keys, visible(first_BT[rows, queries], places_T[queries], keys_S[keys]))
         for rows in groups
-        for queries, keys in _rectangles(first_BT[rows])
+        for queries, keys in _rectangles(first_BT[rows], places_T)
     ]
 
 
-def _rectangles(first_BT: Tensor) -> Iterator[tuple[slice, slice]]:
+def _rectangles(first_BT: Tensor, places_T: Tensor) -> Iterator[tuple[slice, slice]]:
     """Queries and keys of each tile of a group of rows."""
     num_tokens = first_BT.shape[1]
-    earliest_T = first_BT.amin(0).tolist()
+    earliest_T, places = first_BT.amin(0).tolist(), places_T.tolist()
     for start in range(0, num_tokens, _QUERIES):
         stop = min(start + _QUERIES, num_tokens)
-        yield slice(start, stop), slice(earliest_T[start] // _ALIGNMENT * _ALIGNMENT, stop)
+        keys = slice(earliest_T[start] // _ALIGNMENT * _ALIGNMENT, places[stop - 1] + 1)
+        yield slice(start, stop), keys
 
 
-def _visible(first_BT: Tensor, queries_T: Tensor, keys_S: Tensor) -> Tensor:
+def visible(first_BT: Tensor, queries_T: Tensor, keys_S: Tensor) -> Tensor:
+    """Boolean [B, T, S]: whether a key is from the first that its query sees to the query's own."""
     return (keys_S >= first_BT.unsqueeze(2)) & (keys_S <= queries_T.unsqueeze(1))
 
 

@@ -9,12 +9,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from bessemer.model.attention import AttentionMask, attend
+from bessemer.model.attention import AttentionMask
 from bessemer.model.config import ModelConfig
+from bessemer.model.division import WHOLE, Division
 from bessemer.model.heads import split_heads
-from bessemer.model.layers import linear, rms_norm, swiglu
+from bessemer.model.layers import rms_norm, swiglu
 from bessemer.model.mixture import Mixture, Routing
 from bessemer.model.rope import Rotation
+from bessemer.model.rows import WHOLE_ROWS, Rows
 
 
 class Cache(Protocol):
@@ -40,6 +42,8 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer, self.window = config, layer, config.window(layer)
+        self.division: Division = WHOLE
+        self.rows: Rows = WHOLE_ROWS
         hidden, head_dim, width = config.hidden_size, config.head_dim, config.intermediate_size
         qkv_width = (config.num_attention_heads + 2 * config.num_key_value_heads) * head_dim
         is_mixture = config.is_mixture(layer)
@@ -76,7 +80,8 @@ class Block(nn.Module):
             return self.mixture(x_BTD, routings)
         assert self.gate_up is not None
         assert self.down is not None
-        return linear(swiglu(linear(x_BTD, self.gate_up, self.gate_up_bias)), self.down, self.down_bias)
+        gate_up_BTF = self.division.read(x_BTD, self.gate_up, self.gate_up_bias)
+        return self.division.write(swiglu(gate_up_BTF), self.down, self.down_bias)
 
     def _attention(
         self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask, cache: Cache | None
@@ -85,14 +90,15 @@ class Block(nn.Module):
         q_norm, k_norm = self.q_norm, self.k_norm
         norms = None if q_norm is None or k_norm is None else (q_norm, k_norm)
         normed_BTD = rms_norm(x_BTD, self.attention_norm, config.rms_norm_eps)
-        qkv_BTX = linear(normed_BTD, self.qkv, self.qkv_bias)
-        q_BTHE, k_BSKE, v_BSKE = split_heads(
-            qkv_BTX, norms, rotation, config.num_key_value_heads, config.rms_norm_eps
-        )
+        qkv_BTX = self.division.read(normed_BTD, self.qkv, self.qkv_bias)
+        # Of the heads held here: with every key/value head come its query heads.
+        group = config.num_attention_heads // config.num_key_value_heads
+        num_kv_heads = qkv_BTX.shape[-1] // ((group + 2) * config.head_dim)
+        q_BTHE, k_BSKE, v_BSKE = split_heads(qkv_BTX, norms, rotation, num_kv_heads, config.rms_norm_eps)
         if cache is not None:
             k_BSKE, v_BSKE = cache.store(self.layer, k_BSKE, v_BSKE)
-        o_BTHE = attend(q_BTHE, k_BSKE, v_BSKE, mask)
-        return linear(o_BTHE.flatten(2), self.attention_out, self.attention_out_bias)
+        o_BTHE = self.rows.attend(q_BTHE, k_BSKE, v_BSKE, mask)
+        return self.division.write(o_BTHE.flatten(2), self.attention_out, self.attention_out_bias)
 
 
 def _zeros(size: int) -> nn.Parameter:

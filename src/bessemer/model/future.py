@@ -13,6 +13,9 @@ from bessemer.model.block import Block
 from bessemer.model.config import ModelConfig
 from bessemer.model.layers import linear, rms_norm
 from bessemer.model.rope import Rotation
+from bessemer.model.rows import WHOLE_ROWS, Rows, shift
+
+__all__ = ["FutureBlock", "future_targets", "shift"]
 
 
 class FutureBlock(nn.Module):
@@ -40,15 +43,9 @@ class FutureBlock(nn.Module):
         return rms_norm(x_BTD, self.out_norm, self.eps)
 
 
-def shift(values_BT: Tensor, distance: int, fill: int) -> Tensor:
-    """Each row moved left by `distance` places; `fill` enters from the right."""
-    moved_BT = torch.full_like(values_BT, fill)
-    if distance < values_BT.shape[1]:
-        moved_BT[:, : values_BT.shape[1] - distance] = values_BT[:, distance:]
-    return moved_BT
-
-
-def future_targets(targets_BT: Tensor, documents_BT: Tensor, distance: int, ignore: int) -> Tensor:
+def future_targets(
+    targets_BT: Tensor, documents_BT: Tensor, distance: int, ignore: int, rows: Rows = WHOLE_ROWS
+) -> Tensor:
     """The target `distance` tokens after a position's own; `ignore` where its document has ended."""
-    is_same_BT = shift(documents_BT, distance, -1) == documents_BT
-    return torch.where(is_same_BT, shift(targets_BT, distance, ignore), ignore)
+    is_same_BT = rows.shift(documents_BT, distance, -1) == documents_BT
+    return torch.where(is_same_BT, rows.shift(targets_BT, distance, ignore), ignore)

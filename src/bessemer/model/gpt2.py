@@ -8,10 +8,12 @@ Shapes as in `bessemer.model.block`.
 import torch
 from torch import Tensor, nn
 
-from bessemer.model.attention import AttentionMask, attend
+from bessemer.model.attention import AttentionMask
 from bessemer.model.block import Cache
 from bessemer.model.config import ModelConfig
-from bessemer.model.layers import gelu, layer_norm, linear
+from bessemer.model.division import WHOLE, Division
+from bessemer.model.layers import gelu, layer_norm
+from bessemer.model.rows import WHOLE_ROWS, Rows
 
 
 class Gpt2Block(nn.Module):
@@ -20,6 +22,8 @@ class Gpt2Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer, self.window = config, layer, None
+        self.division: Division = WHOLE
+        self.rows: Rows = WHOLE_ROWS
         hidden, width = config.hidden_size, config.intermediate_size
         self.attention_norm = nn.Parameter(torch.ones(hidden))
         self.attention_norm_bias = nn.Parameter(torch.zeros(hidden))
@@ -40,13 +44,14 @@ class Gpt2Block(nn.Module):
         normed_BTD = layer_norm(x_BTD, self.attention_norm, self.attention_norm_bias, eps)
         x_BTD = x_BTD + self._attention(normed_BTD, mask, cache)
         normed_BTD = layer_norm(x_BTD, self.feed_forward_norm, self.feed_forward_norm_bias, eps)
-        hidden_BTF = gelu(linear(normed_BTD, self.up, self.up_bias))
-        return x_BTD + linear(hidden_BTF, self.down, self.down_bias)
+        hidden_BTF = gelu(self.division.read(normed_BTD, self.up, self.up_bias))
+        return x_BTD + self.division.write(hidden_BTF, self.down, self.down_bias)
 
     def _attention(self, x_BTD: Tensor, mask: AttentionMask, cache: Cache | None) -> Tensor:
-        heads_BTNE = linear(x_BTD, self.qkv, self.qkv_bias).unflatten(-1, (-1, self.config.head_dim))
+        qkv_BTX = self.division.read(x_BTD, self.qkv, self.qkv_bias)
+        heads_BTNE = qkv_BTX.unflatten(-1, (-1, self.config.head_dim))
         q_BTHE, k_BSHE, v_BSHE = heads_BTNE.chunk(3, dim=2)
         if cache is not None:
             k_BSHE, v_BSHE = cache.store(self.layer, k_BSHE, v_BSHE)
-        o_BTHE = attend(q_BTHE, k_BSHE, v_BSHE, mask)
-        return linear(o_BTHE.flatten(2), self.attention_out, self.attention_out_bias)
+        o_BTHE = self.rows.attend(q_BTHE, k_BSHE, v_BSHE, mask)
+        return self.division.write(o_BTHE.flatten(2), self.attention_out, self.attention_out_bias)

@@ -36,8 +36,8 @@ def flex_attention(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, mask: "Attent
 def varlen_attention(q_BTHE: Tensor, k_BTKE: Tensor, v_BTKE: Tensor, mask: "AttentionMask") -> Tensor:
     """Same contract as `attend`, on a CUDA device in bfloat16 or float16, without a cache: FlashAttention
     over documents laid end to end (Dao 2023)."""
-    if mask.visible_BTS is not None:
-        raise ValueError("varlen attention has no masks of a cache: use 'masked'")
+    if mask.visible_BTS is not None or mask.places_T is not None:
+        raise ValueError("varlen attention has no masks of a cache or of a part of a row: use 'masked'")
     from torch.nn.attention.varlen import varlen_attn
 
     batch, num_tokens, num_heads, _ = q_BTHE.shape
@@ -75,11 +75,13 @@ def document_starts(
 def _mask_function(mask: "AttentionMask"):
     """`mask` as a function of indices, which FlexAttention traces."""
     visible_BTS, documents_BT, window = mask.visible_BTS, mask.documents_BT, mask.window
+    places_T = mask.places_T
     if visible_BTS is not None:
         last = len(visible_BTS) - 1  # one mask may serve all rows
         return lambda b, h, q, k: visible_BTS[torch.clamp(b, max=last), q, k]
 
     def is_visible(b, h, q, k):
+        q = q if places_T is None else places_T[q]
         result = q >= k
         if documents_BT is not None:
             result = result & (documents_BT[b, q] == documents_BT[b, k])

@@ -7,14 +7,15 @@ Shapes: N tokens, D hidden, X experts, K experts per token, S = N K tokens sorte
 an expert.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bessemer.model.config import MixtureConfig
+from bessemer.model.division import WHOLE, Division
 from bessemer.model.layers import linear, swiglu
 
 
@@ -54,6 +55,8 @@ class Mixture(nn.Module):
         self.shared_down = nn.Parameter(torch.empty(hidden, shared)) if shared else None
         self.shared_gate = nn.Parameter(torch.empty(1, hidden)) if shared and not is_sigmoid else None
         self.register_buffer("selection_bias", torch.zeros(num_experts) if is_sigmoid else None)
+        self.division: Division = WHOLE
+        self.apply_experts: ApplyExperts = grouped_swiglu
         self.load_X: Tensor | None = None
         """Tokens sent to each expert in training since the biases were last moved."""
 
@@ -65,13 +68,22 @@ class Mixture(nn.Module):
             routings.append(routing)
         if self.training and torch.is_grad_enabled() and self.selection_bias is not None:
             self.load_X = routing.load_X if self.load_X is None else self.load_X + routing.load_X
-        out_ND = expert_outputs(x_ND, routing, self.gate_up, self.down)
+        return self.division.reduce(self._outputs(*self._gathered(x_ND, routing))).view_as(x_BTD)
+
+    def _gathered(self, x_ND: Tensor, routing: Routing) -> tuple[Tensor, Routing]:
+        """The tokens of every process that divides the experts' matrices, and the experts they go to."""
+        gather = self.division.gather
+        weights_NK, experts_NK = gather(routing.weights_NK), gather(routing.experts_NK)
+        return gather(x_ND), replace(routing, weights_NK=weights_NK, experts_NK=experts_NK)
+
+    def _outputs(self, x_ND: Tensor, routing: Routing) -> Tensor:
+        out_ND = expert_outputs(x_ND, routing, self.gate_up, self.down, self.apply_experts)
         if self.shared_gate_up is not None and self.shared_down is not None:
             shared_ND = linear(swiglu(linear(x_ND, self.shared_gate_up)), self.shared_down)
             if self.shared_gate is not None:
                 shared_ND = shared_ND * linear(x_ND, self.shared_gate).sigmoid()
             out_ND = out_ND + shared_ND
-        return out_ND.view_as(x_BTD)
+        return out_ND
 
 
 def route(x_ND: Tensor, router_XD: Tensor, bias_X: Tensor | None, mixture: MixtureConfig) -> Routing:
@@ -90,7 +102,23 @@ def route(x_ND: Tensor, router_XD: Tensor, bias_X: Tensor | None, mixture: Mixtu
     return Routing(probabilities_NX, weights_NK * mixture.weight_scale, experts_NK)
 
 
-def expert_outputs(x_ND: Tensor, routing: Routing, gate_up_XFD: Tensor, down_XDF: Tensor) -> Tensor:
+def grouped_swiglu(x_SD: Tensor, sizes_X: Tensor, gate_up_XFD: Tensor, down_XDF: Tensor) -> Tensor:
+    """SwiGLU expert(token) for consecutive groups of `sizes_X` tokens, [S, D]."""
+    return grouped_linear(swiglu(grouped_linear(x_SD, gate_up_XFD, sizes_X)), down_XDF, sizes_X)
+
+
+ApplyExperts = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""`grouped_swiglu`, or what has its arguments and result where experts are spread over processes; then
+`sizes_X` are those of all experts, and the matrices those of the experts held here."""
+
+
+def expert_outputs(
+    x_ND: Tensor,
+    routing: Routing,
+    gate_up_XFD: Tensor,
+    down_XDF: Tensor,
+    apply_experts: ApplyExperts = grouped_swiglu,
+) -> Tensor:
     """Sum over a token's experts of weight * SwiGLU expert(token), [N, D].
 
     Tokens are sorted by expert, so that each expert's are consecutive, and put back in their order: the
@@ -98,9 +126,10 @@ def expert_outputs(x_ND: Tensor, routing: Routing, gate_up_XFD: Tensor, down_XDF
     """
     num_tokens, per_token = routing.experts_NK.shape
     order_S = routing.experts_NK.flatten().argsort(stable=True)
-    sizes_X = torch.bincount(routing.experts_NK.flatten(), minlength=len(gate_up_XFD))
+    num_experts = routing.probabilities_NX.shape[1]
+    sizes_X = torch.bincount(routing.experts_NK.flatten(), minlength=num_experts)
     x_SD = x_ND.index_select(0, order_S // per_token)
-    out_SD = grouped_linear(swiglu(grouped_linear(x_SD, gate_up_XFD, sizes_X)), down_XDF, sizes_X)
+    out_SD = apply_experts(x_SD, sizes_X, gate_up_XFD, down_XDF)
     place_S = torch.empty_like(order_S)
     place_S[order_S] = torch.arange(len(order_S), device=order_S.device)
     out_NKD = out_SD.index_select(0, place_S).view(num_tokens, per_token, -1)
@@ -126,32 +155,65 @@ def linear_by_expert(x_SI: Tensor, weight_XOI: Tensor, sizes_X: Tensor) -> Tenso
     return torch.cat([F.linear(piece, weight) for piece, weight in zip(pieces, weight_XOI, strict=True)])
 
 
-def balance_loss(routings: Sequence[Routing]) -> Tensor:
-    """X * sum of (share of tokens sent to an expert) * (its mean probability), the mean over layers
-    (Fedus et al. 2021, equations 4 to 6). 1 where all experts are used alike, X where one is used alone.
-
-    The shares are those of the tokens at hand: with several micro-batches, each is to be balanced.
-    """
-    losses = []
-    for routing in routings:
-        share_X = routing.load_X / routing.experts_NK.numel()
-        losses.append(len(share_X) * (share_X * routing.probabilities_NX.mean(0)).sum())
-    return torch.stack(losses).mean()
+Total = Callable[[Tensor], Tensor]
+"""Sums a statistic over all processes that see other tokens."""
 
 
-def load_imbalance(routings: Sequence[Routing]) -> float:
-    """The busiest expert's load over the mean load, the mean over layers; 1 is balanced."""
-    ratios = [routing.load_X.max() / routing.load_X.mean() for routing in routings]
-    return float(torch.stack(ratios).mean())
+def own_total(x: Tensor) -> Tensor:
+    """This process sees all tokens."""
+    return x
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How the experts of L layers were used by the tokens of one forward pass, of all processes."""
+
+    load_LX: Tensor
+    """Tokens that each expert was sent, float32."""
+    probability_LX: Tensor
+    """Mean probability of each expert over the tokens; differentiable."""
+
+    def balance_loss(self) -> Tensor:
+        """X * sum of (share of tokens sent to an expert) * (its mean probability), the mean over layers
+        (Fedus et al. 2021, equations 4 to 6). 1 where all experts are used alike, X where one is used alone.
+
+        The shares are those of the tokens at hand: with several micro-batches, each is to be balanced.
+        """
+        share_LX = self.load_LX / self.load_LX.sum(1, keepdim=True)
+        return (share_LX * self.probability_LX).sum(1).mul(share_LX.shape[1]).mean()
+
+    def imbalance(self) -> float:
+        """The busiest expert's load over the mean load, the mean over layers; 1 is balanced."""
+        return float((self.load_LX.amax(1) / self.load_LX.mean(1)).mean())
+
+
+def usage(routings: Sequence[Routing], total: Total = own_total) -> Usage:
+    """How the experts of each layer were used; `total` is called once, for all layers."""
+    load_LX = torch.stack([routing.load_X for routing in routings])
+    probability_LX = torch.stack([routing.probabilities_NX.sum(0) for routing in routings])
+    num_tokens_1 = load_LX.new_tensor([len(routings[0].experts_NK)])
+    sums = total(torch.cat((load_LX.flatten(), probability_LX.flatten(), num_tokens_1)))
+    load_LX, probability_LX = sums[:-1].view(2, *load_LX.shape)
+    return Usage(load_LX.detach(), probability_LX / sums[-1].detach())
 
 
 @torch.no_grad()
-def balance_experts(model: nn.Module) -> None:
+def balance_experts(model: nn.Module, total: Total = own_total) -> None:
     """Move the selection biases of every mixture with sigmoid scores: up by `balance_rate` for experts
     that were sent less than the mean since the last call, down for those that were sent more (Wang et
-    al. 2024, "Auxiliary-Loss-Free Load Balancing", algorithm 1). To be called after each update."""
-    for module in model.modules():
-        if isinstance(module, Mixture) and module.selection_bias is not None and module.load_X is not None:
-            direction_X = (module.load_X.mean() - module.load_X).sign()
-            module.selection_bias.add_(direction_X, alpha=module.mixture.balance_rate)
-            module.load_X = None
+    al. 2024, "Auxiliary-Loss-Free Load Balancing", algorithm 1). To be called after each update.
+
+    `total` sums the loads of all layers, in one call, over the processes that see other tokens."""
+    mixtures = [
+        module
+        for module in model.modules()
+        if isinstance(module, Mixture) and module.selection_bias is not None and module.load_X is not None
+    ]
+    if not mixtures:
+        return
+    load_LX = total(torch.stack([mixture.load_X for mixture in mixtures if mixture.load_X is not None]))
+    for mixture, load_X in zip(mixtures, load_LX, strict=True):
+        assert mixture.selection_bias is not None
+        direction_X = (load_X.mean() - load_X).sign()
+        mixture.selection_bias.add_(direction_X, alpha=mixture.mixture.balance_rate)
+        mixture.load_X = None

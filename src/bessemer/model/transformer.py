@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bessemer.model.attention import AttentionMask, causal_mask, document_mask
+from bessemer.model.attention import AttentionMask
 from bessemer.model.block import Block, Cache
 from bessemer.model.config import ModelConfig
-from bessemer.model.future import FutureBlock, shift
+from bessemer.model.division import WHOLE, Division
+from bessemer.model.future import FutureBlock
 from bessemer.model.gpt2 import Gpt2Block
 from bessemer.model.initialization import initialize
-from bessemer.model.layers import layer_norm, linear, rms_norm
+from bessemer.model.layers import layer_norm, rms_norm
 from bessemer.model.mixture import Routing
 from bessemer.model.rope import Rotation, rope_table
+from bessemer.model.rows import WHOLE_ROWS, Rows
 
 __all__ = ["AroundBlock", "Block", "Cache", "Transformer"]
 
@@ -44,6 +46,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config, self.compute_dtype = config, compute_dtype
         self.around_block: AroundBlock | None = None
+        self.division: Division = WHOLE
+        self.rows: Rows = WHOLE_ROWS
         is_gpt2, hidden = config.family == "gpt2", config.hidden_size
         layers = range(config.num_hidden_layers)
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, hidden))
@@ -92,9 +96,7 @@ class Transformer(nn.Module):
                 x_BTD = block(x_BTD, *inputs)
             else:
                 x_BTD = self.around_block(block, x_BTD, *inputs)
-        if self.final_norm_bias is not None:
-            return layer_norm(x_BTD, self.final_norm, self.final_norm_bias, self.config.rms_norm_eps)
-        return rms_norm(x_BTD, self.final_norm, self.config.rms_norm_eps)
+        return self.division.gather(self._final_norm(x_BTD))
 
     def future_hidden(
         self, hidden_BTD: Tensor, token_ids_BT: Tensor, documents_BT: Tensor, positions_BT: Tensor
@@ -103,42 +105,48 @@ class Transformer(nn.Module):
         `hidden_BTD` is what `forward` gave for the same tokens. Training only."""
         rotation = self._rotation(token_ids_BT.shape[1], positions_BT)
         masks = self._masks(token_ids_BT, documents_BT, None)
-        states = []
+        hidden_BTD, states = self.division.own(hidden_BTD), []
         for distance, block in enumerate(self.future, start=1):
             assert isinstance(block, FutureBlock)
-            next_BTD = self._embed(shift(token_ids_BT, distance, 0), None)
+            next_BTD = self._embed(self.rows.shift(token_ids_BT, distance, 0), None)
             hidden_BTD = block(hidden_BTD, next_BTD, rotation, masks[block.block.window])
-            states.append(hidden_BTD)
+            states.append(self.division.gather(hidden_BTD))
         return states
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] to float32 logits [..., V]; the product runs in the hidden's dtype."""
-        return linear(hidden, self.head_weight).float()
+        return self.division.logits(hidden, self.head_weight)
+
+    def total_of_tokens(self, x: Tensor) -> Tensor:
+        """The sum of a statistic of tokens over all processes that hold parts of the same rows."""
+        return self.rows.total(self.division.total(x))
 
     @property
     def head_weight(self) -> Tensor:
-        """The output head [V, D]: the embedding where they are tied."""
+        """The output head [V, D], or its rows held here: the embedding where they are tied."""
         return self.embedding if self.head is None else self.head
 
     def _embed(self, token_ids_BT: Tensor, positions_BT: Tensor | None) -> Tensor:
-        x_BTD = F.embedding(token_ids_BT, self.embedding).to(self.compute_dtype)
+        x_BTD = self.division.embed(token_ids_BT, self.embedding, self.compute_dtype)
         if self.positions is None:
             return x_BTD
         if positions_BT is None:
             positions_BT = torch.arange(token_ids_BT.shape[1], device=token_ids_BT.device).unsqueeze(0)
-        return x_BTD + F.embedding(positions_BT, self.positions).to(self.compute_dtype)
+        return x_BTD + F.embedding(self.division.own(positions_BT), self.positions).to(self.compute_dtype)
+
+    def _final_norm(self, x_BTD: Tensor) -> Tensor:
+        if self.final_norm_bias is not None:
+            return layer_norm(x_BTD, self.final_norm, self.final_norm_bias, self.config.rms_norm_eps)
+        return rms_norm(x_BTD, self.final_norm, self.config.rms_norm_eps)
 
     def _masks(
         self, token_ids_BT: Tensor, documents_BT: Tensor | None, cache: Cache | None
     ) -> dict[int | None, AttentionMask]:
         """One mask for every window that a layer has."""
-        num_tokens, device = token_ids_BT.shape[1], token_ids_BT.device
         windows = {self.config.window(layer) for layer in range(self.config.num_hidden_layers)}
         if cache is not None:
-            return {window: cache.mask(num_tokens, window) for window in windows}
-        if documents_BT is not None:
-            return {window: document_mask(documents_BT, window) for window in windows}
-        return {window: causal_mask(num_tokens, device, window) for window in windows}
+            return {window: cache.mask(token_ids_BT.shape[1], window) for window in windows}
+        return {window: self.rows.mask(token_ids_BT, documents_BT, window) for window in windows}
 
     def _check_length(self, num_tokens: int, positions_BT: Tensor | None) -> None:
         longest = self.config.max_position_embeddings

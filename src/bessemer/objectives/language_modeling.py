@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bessemer.model.future import future_targets
-from bessemer.model.mixture import Routing, balance_loss, load_imbalance
+from bessemer.model.mixture import Routing, usage
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum
 from bessemer.objectives.linear_cross_entropy import log_probabilities, summed_log_probability
@@ -45,8 +45,9 @@ class LanguageModeling:
         count = self.count(batch)
         if routings and model.config.mixture is not None:
             # Of all tokens, not the supervised alone: experts are used by every one of them.
-            total = total + model.config.mixture.balance_loss * balance_loss(routings) * count
-            sums["expert_imbalance"] = load_imbalance(routings) * count
+            experts = usage(routings, model.total_of_tokens)
+            total = total + model.config.mixture.balance_loss * experts.balance_loss() * count
+            sums["expert_imbalance"] = experts.imbalance() * count
         if model.config.future_tokens:
             future = future_loss(model, hidden_BTD, batch)
             total = total + self.future_weight * future
@@ -59,7 +60,7 @@ def future_loss(model: Transformer, hidden_BTD: Tensor, batch: "Batch") -> Tenso
     states = model.future_hidden(hidden_BTD, batch.token_ids_BT, batch.documents_BT, batch.positions_BT)
     losses = []
     for distance, state_BTD in enumerate(states, start=1):
-        targets_BT = future_targets(batch.targets_BT, batch.documents_BT, distance, IGNORE)
+        targets_BT = future_targets(batch.targets_BT, batch.documents_BT, distance, IGNORE, model.rows)
         losses.append(-_summed(model, state_BTD, targets_BT))
     return torch.stack(losses).mean()
 
@@ -67,13 +68,13 @@ def future_loss(model: Transformer, hidden_BTD: Tensor, batch: "Batch") -> Tenso
 def target_log_probabilities(model: Transformer, batch: "Batch") -> tuple[Tensor, Tensor]:
     """Log-probability of every supervised target [S], float32, and its flat index in B·T [S]."""
     hidden_SD, targets_S, places_S = _supervised(_hidden(model, batch, None), batch.targets_BT)
-    return log_probabilities(hidden_SD, model.head_weight, targets_S), places_S
+    return log_probabilities(hidden_SD, model.head_weight, targets_S, division=model.division), places_S
 
 
 def _summed(model: Transformer, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
     """Sum of the log-probabilities of all supervised targets, a scalar."""
     hidden_SD, targets_S, _ = _supervised(hidden_BTD, targets_BT)
-    return summed_log_probability(hidden_SD, model.head_weight, targets_S)
+    return summed_log_probability(hidden_SD, model.head_weight, targets_S, division=model.division)
 
 
 def _supervised(hidden_BTD: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:

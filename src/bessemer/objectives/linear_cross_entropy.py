@@ -10,11 +10,10 @@ Shapes: S supervised tokens, D hidden, V vocabulary, C tokens in a chunk.
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from bessemer.model.kernels import is_fused, linear_cross_entropy
+from bessemer.model.division import WHOLE, Division
 
 LARGEST_LOGITS_BYTES = 2**26
 """Up to this size the logits are kept whole, which saves a pass over the head's gradient per chunk."""
@@ -23,32 +22,44 @@ _CHUNK_BYTES = 2**25
 
 
 def summed_log_probability(
-    hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor, largest_bytes: int = LARGEST_LOGITS_BYTES
+    hidden_SD: Tensor,
+    weight_VD: Tensor,
+    targets_S: Tensor,
+    largest_bytes: int = LARGEST_LOGITS_BYTES,
+    division: Division = WHOLE,
 ) -> Tensor:
-    """Sum over the tokens of log softmax(hidden weight^T)[target], a float32 scalar.
+    """Sum over the tokens of log softmax(hidden weight^T)[target], a float32 scalar. `weight_VD` are the
+    rows of the head that this process holds.
 
     Since every token weighs the same in a sum, gradients can be computed in the forward pass, up to one
     factor (Hsu et al. 2024, Liger Kernel, arXiv:2410.10989, section 3.2): no product is done twice.
     """
-    if _logits_bytes(hidden_SD, weight_VD) <= largest_bytes:
-        return _log_probabilities(hidden_SD, weight_VD, targets_S).sum()
-    return _Summed.apply(hidden_SD, weight_VD, targets_S, largest_bytes)  # type: ignore[no-any-return]
+    row_bytes = division.head_rows(weight_VD) * hidden_SD.element_size()
+    if len(hidden_SD) * row_bytes <= largest_bytes:
+        return division.log_probabilities(hidden_SD, weight_VD, targets_S).sum()
+    chunks = _chunks(len(hidden_SD), row_bytes, largest_bytes)
+    return _Summed.apply(hidden_SD, weight_VD, targets_S, chunks, division)  # type: ignore[no-any-return]
 
 
 def log_probabilities(
-    hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor, largest_bytes: int = LARGEST_LOGITS_BYTES
+    hidden_SD: Tensor,
+    weight_VD: Tensor,
+    targets_S: Tensor,
+    largest_bytes: int = LARGEST_LOGITS_BYTES,
+    division: Division = WHOLE,
 ) -> Tensor:
     """log softmax(hidden weight^T)[target] of every token, float32 [S].
 
     Tokens may weigh differently in what is made of it, so where the logits are large they are computed
     again in the backward pass, chunk by chunk.
     """
-    if _logits_bytes(hidden_SD, weight_VD) <= largest_bytes:
-        return _log_probabilities(hidden_SD, weight_VD, targets_S)
+    row_bytes = division.head_rows(weight_VD) * hidden_SD.element_size()
+    if len(hidden_SD) * row_bytes <= largest_bytes:
+        return division.log_probabilities(hidden_SD, weight_VD, targets_S)
     parts = []
-    for chunk in _chunks(hidden_SD, weight_VD, largest_bytes):
+    for chunk in _chunks(len(hidden_SD), row_bytes, largest_bytes):
         part = checkpoint(
-            _log_probabilities, hidden_SD[chunk], weight_VD, targets_S[chunk],
+            division.log_probabilities, hidden_SD[chunk], weight_VD, targets_S[chunk],
             use_reentrant=False, preserve_rng_state=False,
         )  # fmt: skip
         assert isinstance(part, Tensor)
@@ -56,21 +67,7 @@ def log_probabilities(
     return torch.cat(parts)
 
 
-def _log_probabilities(hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor) -> Tensor:
-    """All at once: the fused kernel on a CPU, torch's operations elsewhere."""
-    if is_fused(hidden_SD):
-        return linear_cross_entropy(hidden_SD, weight_VD, targets_S)
-    logits_SV = F.linear(hidden_SD, weight_VD.to(hidden_SD.dtype)).float()
-    return -F.cross_entropy(logits_SV, targets_S, reduction="none")
-
-
-def _logits_bytes(hidden_SD: Tensor, weight_VD: Tensor) -> int:
-    return len(hidden_SD) * len(weight_VD) * hidden_SD.element_size()
-
-
-def _chunks(hidden_SD: Tensor, weight_VD: Tensor, largest_bytes: int) -> Iterator[slice]:
-    num_tokens = len(hidden_SD)
-    row_bytes = len(weight_VD) * hidden_SD.element_size()
+def _chunks(num_tokens: int, row_bytes: int, largest_bytes: int) -> Iterator[slice]:
     size = max(1, min(_CHUNK_BYTES, largest_bytes) // row_bytes)
     for start in range(0, num_tokens, size):
         yield slice(start, min(start + size, num_tokens))
@@ -78,18 +75,18 @@ def _chunks(hidden_SD: Tensor, weight_VD: Tensor, largest_bytes: int) -> Iterato
 
 class _Summed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor, largest_bytes: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx, hidden_SD, weight_VD, targets_S, chunks, division):  # type: ignore[override]
         cast_VD = weight_VD.to(hidden_SD.dtype)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         d_hidden_SD = torch.empty_like(hidden_SD) if needs_hidden else None
         # Sums over chunks in float32: in bfloat16 each would round the sum anew.
         d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_weight else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_SD.device)
-        for chunk in _chunks(hidden_SD, weight_VD, largest_bytes):
+        for chunk in chunks:
             with torch.enable_grad():
                 hidden_CD = hidden_SD[chunk].detach().requires_grad_(needs_hidden)
                 head_VD = cast_VD.detach().requires_grad_(needs_weight)
-                part = _log_probabilities(hidden_CD, head_VD, targets_S[chunk]).sum()
+                part = division.log_probabilities(hidden_CD, head_VD, targets_S[chunk]).sum()
             total += part.detach()
             if not (needs_hidden or needs_weight):
                 continue
@@ -104,11 +101,12 @@ class _Summed(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, d_total: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx, d_total):  # type: ignore[override]
         d_hidden_SD, d_weight_VD = ctx.saved_tensors
         return (
             None if d_hidden_SD is None else d_hidden_SD * d_total.to(d_hidden_SD.dtype),
             None if d_weight_VD is None else (d_weight_VD * d_total).to(ctx.weight_dtype),
+            None,
             None,
             None,
         )
