@@ -33,15 +33,15 @@ def test_no_split_has_a_cheaper_worst_stage(costs: list[int], num_stages: int, f
         by_stage = stage_costs(costs, counts, first, last)
         return max(by_stage), sum(cost * cost for cost in by_stage)
 
-    ours = split_layers([float(cost) for cost in costs], num_stages, float(first), float(last))
+    ours = split_layers(tuple(float(cost) for cost in costs), num_stages, float(first), float(last))
     assert ours in splits
     assert value(ours) == min(value(counts) for counts in splits)
 
 
 def test_equal_layers_are_spread_evenly_and_a_dear_head_takes_some_off_the_last_stage() -> None:
-    assert split_layers([1.0] * 8, 4) == (2, 2, 2, 2)
-    assert split_layers([1.0] * 9, 3, last=3.0) == (4, 4, 1)
-    assert split_layers([1.0] * 9, 3, first=3.0) == (1, 4, 4)
+    assert split_layers((1.0,) * 8, 4) == (2, 2, 2, 2)
+    assert split_layers((1.0,) * 9, 3, last=3.0) == (4, 4, 1)
+    assert split_layers((1.0,) * 9, 3, first=3.0) == (1, 4, 4)
 
 
 def test_llama_405b_on_16_stages() -> None:

@@ -6,6 +6,7 @@ vocabulary is large: the last stage then holds fewer.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import accumulate, pairwise
 
 from bessemer.errors import BessemerError
@@ -22,11 +23,13 @@ def balanced_split(config: ModelConfig, num_stages: int, context: int) -> tuple[
     costs = [layer_flops_per_token(config, layer, context) for layer in layers]
     head = head_flops_per_token(config)
     join = 12.0 * config.hidden_size**2  # [D, 2 D], times 6
-    return split_layers(costs, num_stages, last=head + config.future_tokens * (costs[-1] + head + join))
+    last = head + config.future_tokens * (costs[-1] + head + join)
+    return split_layers(tuple(costs), num_stages, last=last)
 
 
+@cache
 def split_layers(
-    costs: Sequence[float], num_stages: int, first: float = 0.0, last: float = 0.0
+    costs: tuple[float, ...], num_stages: int, first: float = 0.0, last: float = 0.0
 ) -> tuple[int, ...]:
     """Layers of each stage, at least one, so that the most expensive stage is as cheap as can be.
 
