@@ -14,6 +14,10 @@ Losses and gradients are summed over micro-batches, never averaged: with unequal
 means is wrong. The caller divides once by the count of all micro-batches and processes.
 
 Every process of a pipeline is given the same micro-batches.
+
+Stages may be sharded (FSDP2), each with its blocks, with `reshard_after_forward=False`: a stage computes
+again and again in a step, and zero-bubble looks for the parameters that it computed with. Gradients are then
+reduced once a step, at its end.
 """
 
 from collections.abc import Callable, Sequence
@@ -114,6 +118,7 @@ class Pipeline:
             copied.grad = None
         numbers = torch.arange(len(batches))
         self._schedule(batches).step(number=numbers, target=numbers, return_outputs=False)
+        self._check_gradients()
         self._sum_copies(earlier)
         return self._tell(work)
 
@@ -205,6 +210,14 @@ class Pipeline:
         if not self._has_copy or first == last or rank not in (first, last):
             return None
         return last if rank == first else first
+
+    def _check_gradients(self) -> None:
+        """What the weights' passes did not find in the graph would go without gradients, in silence."""
+        for stage in self.stages:
+            for name, parameter in stage.named_parameters():
+                assert parameter.grad is not None or not parameter.requires_grad, (
+                    f"{name} has no gradient: shard stages with reshard_after_forward=False"
+                )
 
     def _copied(self) -> nn.Parameter | None:
         """The embedding, where this process has one of two copies."""
