@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from large_models import EXPERTS_200, LLAMA_70B, LLAMA_405B
+from large_models import LLAMA_70B, LLAMA_405B
+from plan_examples import EXAMPLES
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -22,11 +24,15 @@ from bessemer.training.parallel.layout import Layout, ParallelConfig, build_layo
 from bessemer.training.parallel.memory import rank_memory
 from bessemer.training.parallel.parts import is_expert_divided
 from bessemer.training.parallel.pipeline import Pipeline
+from bessemer.training.parallel.plan_text import memory_table
 from bessemer.training.parallel.shapes import Place, held_shapes, num_elements, sharded_shapes
 from bessemer.training.parallel.tensor import divide_tensors
 
 ROW = 8192
 OPTIMIZER = OptimizerConfig(kind="adamw")
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "parallel-memory.md"
 
 
 @contextmanager
@@ -63,19 +69,19 @@ def local_shapes(config: ModelConfig, layout: Layout) -> dict[str, tuple[int, ..
     }
 
 
-LAYOUTS = {
-    "70B": (LLAMA_70B, ParallelConfig(pipeline=4, data=2, shard=16, tensor=8)),
-    "70B, zero bubble": (
+LAYOUTS: dict[str, tuple[ModelConfig, ParallelConfig]] = {
+    **{title: (config, parallel) for title, (config, parallel, _) in EXAMPLES.items()},
+    "70B, interleaved": (
         LLAMA_70B,
-        ParallelConfig(pipeline=8, shard=32, tensor=4, pipeline_schedule="zero_bubble"),
+        ParallelConfig(pipeline=8, shard=32, tensor=4, pipeline_schedule="interleaved"),
     ),
-    "405B": (LLAMA_405B, ParallelConfig(pipeline=16, shard=8, tensor=8)),
-    "200 experts": (EXPERTS_200, ParallelConfig(pipeline=4, data=32, shard=8, expert=8)),
+    "405B, 1F1B": (LLAMA_405B, ParallelConfig(pipeline=16, shard=8, tensor=8)),
 }
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-@pytest.mark.parametrize("rank", [0, 777, 1023])
+@pytest.mark.parametrize(
+    ("name", "rank"), [*((name, 777) for name in LAYOUTS), ("Llama 3 405B", 0), ("Llama 3 405B", 1023)]
+)
 def test_shards_of_a_rank_of_1024_are_as_computed(name: str, rank: int) -> None:
     config, parallel = LAYOUTS[name]
     assert parallel.world_size == 1024
@@ -112,7 +118,7 @@ def _is_cut(name: str) -> bool:
 
 def test_llama_405b_by_hand() -> None:
     """8 layers of 126, an 8th of their matrices, an 8th of the rows of what is left."""
-    config, parallel = LAYOUTS["405B"]
+    config, parallel = LAYOUTS["405B, 1F1B"]
     assert parameter_count(config) == 405_853_388_800
     matrices = (16_384 * (16_384 + 2 * 1024) + 16_384 * 16_384 + 3 * 16_384 * 53_248) // 8
     assert matrices == 398_458_880
@@ -182,3 +188,10 @@ def test_a_small_model_takes_a_step_as_one_of_1024() -> None:
     # 300 rows over 128 ranks are 3 each, for the first 100 of them; this is number 9.
     assert place == Place(data=6, shard=9)
     assert expected["embedding"] == (3, 256)
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_the_guide_shows_the_tables_that_are_printed(title: str) -> None:
+    config, parallel, tokens = EXAMPLES[title]
+    table = memory_table(config, parallel, OPTIMIZER, tokens)
+    assert f"### {title}\n```\n{table}\n```\n" in DOCUMENT.read_text()

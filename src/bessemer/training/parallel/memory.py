@@ -59,7 +59,7 @@ def rank_memory(
         parameters=_PARAMETER_BYTES * num_elements(sharded),
         gradients=_PARAMETER_BYTES * num_elements(sharded),
         optimizer=optimizer_bytes(sharded, optimizer),
-        gathered=gathered_bytes(held, parallel, tokens.micro_batches),
+        gathered=gathered_bytes(held, sharded, parallel, tokens.micro_batches),
         activations=pipeline_activations(config, parallel, place, tokens),
         buffers=pipeline_buffers(config, parallel, place, tokens),
     )
@@ -79,7 +79,9 @@ def optimizer_bytes(shapes: Mapping[str, Shape], optimizer: OptimizerConfig) -> 
     return total
 
 
-def gathered_bytes(held: Mapping[str, Shape], parallel: ParallelConfig, micro_batches: int) -> int:
+def gathered_bytes(
+    held: Mapping[str, Shape], sharded: Mapping[str, Shape], parallel: ParallelConfig, micro_batches: int
+) -> int:
     """Whole parameters and gradients beside the shards (Rajbhandari et al. 2020, "ZeRO: Memory Optimizations
     Toward Training Trillion Parameter Models", section 5).
 
@@ -88,10 +90,9 @@ def gathered_bytes(held: Mapping[str, Shape], parallel: ParallelConfig, micro_ba
     parameters through a step; with zero 1 all gradients too, where they are summed over micro-batches. A
     pipeline passes through its stages over and over, and keeps both.
     """
-    if parallel.shard == 1:
-        return 0
-    whole = _PARAMETER_BYTES * num_elements(held)
-    at_work = _PARAMETER_BYTES * _at_work(held)
+    divided = {name: shape for name, shape in held.items() if sharded[name] != shape}
+    whole = _PARAMETER_BYTES * num_elements(divided)
+    at_work = _PARAMETER_BYTES * _at_work(divided)
     keeps_parameters = parallel.zero < 3 or parallel.pipeline > 1
     keeps_gradients = (parallel.zero == 1 or parallel.pipeline > 1) and micro_batches > 1
     return (whole if keeps_parameters else at_work) + (whole if keeps_gradients else at_work)

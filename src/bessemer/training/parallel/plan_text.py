@@ -17,7 +17,8 @@ def memory_table(
     """One line for each process along the pipeline, the first along all other ways; in GiB."""
     title = (
         f"{parameter_count(config):,} parameters on {parallel.world_size:,} processes ({_sizes(parallel)}), "
-        f"{tokens.micro_batches} micro-batches of {tokens.rows} x {tokens.row:,} tokens; GiB a process"
+        f"{tokens.micro_batches} micro-batch{'es' * (tokens.micro_batches > 1)} of {tokens.rows} x "
+        f"{tokens.row:,} tokens; GiB a process"
     )
     rows: list[tuple[str, ...]] = [("layers", *_COLUMNS)]
     for place in (Place(pipeline=number) for number in range(parallel.pipeline)):
