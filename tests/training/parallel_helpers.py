@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import wait
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 COLLECTIVE_TIMEOUT_S = 60
 """After which a collective fails whose other ranks do not come."""
@@ -36,6 +38,22 @@ _SERVED = (
 
 class RankFailed(AssertionError):
     """A rank raised or died; the message holds its traceback, or how it ended."""
+
+
+class Collectives(TorchDispatchMode):
+    """Counts what this rank sends while it is entered, by operation, such as `allreduce_`.
+
+    As torch's CommDebugMode, which also follows modules and so takes none whose output is no tensor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace in ("c10d", "_c10d_functional") and "wait" not in func.__name__:
+            self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
 
 
 def run_ranks(

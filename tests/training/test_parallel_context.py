@@ -7,6 +7,7 @@ from parallel_cases import (
     CASES,
     assert_same,
     build,
+    every_call,
     gradients,
     one_step,
     operations,
@@ -29,7 +30,12 @@ TOLERANCE = 1e-6
 """Of losses: float32 in another order of addition."""
 
 
-def context_step(case, kind, num_tokens):
+def context_step(rank, world_size, case, kind, num_tokens):
+    with operations(world_size):
+        return divided_step(case, kind, num_tokens)
+
+
+def divided_step(case, kind, num_tokens):
     model = build(case)
     divide_rows(model, model.config, dist.group.WORLD, kind)
     batch = packed_batch(num_tokens=num_tokens)
@@ -40,30 +46,29 @@ def context_step(case, kind, num_tokens):
     return step
 
 
-def all_steps(rank, world_size, runs):
-    with operations(world_size):
-        return {run: context_step(*run) for run in runs}
-
-
 RUNS = [(case, kind, 24) for case in CASES for kind in ("gather", "ulysses")]
 RUNS.append(("grouped heads", "gather", 20))
 """With four processes, rows of 20 have parts of five tokens, of pieces of two and three."""
 
 
 @pytest.fixture(scope="module")
-def steps():
-    """By number of processes and run, the step of every rank."""
-    return {size: run_ranks(size, all_steps, RUNS) for size in (2, 4)}
+def results():
+    """What a call returned on every rank, by number of processes, function and arguments."""
+    steps = [(context_step, *run) for run in RUNS]
+    two = [(traffic, "gather"), (traffic, "ulysses"), (faults,)]
+    four = [(with_tensors, "experts", "gather"), (with_tensors, "experts", "ulysses")]
+    found = {2: run_ranks(2, every_call, steps + two), 4: run_ranks(4, every_call, steps + four)}
+    return lambda size, *call: [of_rank[call] for of_rank in found[size]]
 
 
 @pytest.mark.parametrize("run", RUNS, ids=str)
 @pytest.mark.parametrize("size", [2, 4])
-def test_loss_and_gradients_are_those_of_whole_rows(steps, size, run):
+def test_loss_and_gradients_are_those_of_whole_rows(results, size, run):
     case, _, num_tokens = run
     batch = packed_batch(num_tokens=num_tokens)
     with operations(size):
         expected = one_step(build(case), batch, LanguageModeling().count(batch))
-    parts = [steps[size][rank][run] for rank in range(size)]
+    parts = results(size, context_step, *run)
     assert sum(part.loss for part in parts) == pytest.approx(expected.loss, rel=TOLERANCE)
     sums = {name: sum(part.sums[name] for part in parts) for name in expected.sums}
     assert sums == pytest.approx(expected.sums, rel=TOLERANCE)
@@ -91,11 +96,11 @@ def with_tensors(rank, world_size, case, kind):
 
 
 @pytest.mark.parametrize("kind", ["gather", "ulysses"])
-def test_parts_of_rows_go_with_parts_of_tensors(kind):
+def test_parts_of_rows_go_with_parts_of_tensors(results, kind):
     batch = packed_batch()
     with torch_operations():
         expected = one_step(build("experts"), batch, LanguageModeling().count(batch))
-    ranks = run_ranks(4, with_tensors, "experts", kind)
+    ranks = results(4, with_tensors, "experts", kind)
     # Neighbours divide tensors and have one loss; the pairs have parts of it.
     assert ranks[0].loss == ranks[1].loss != ranks[2].loss == ranks[3].loss
     assert ranks[0].loss + ranks[2].loss == pytest.approx(expected.loss, rel=TOLERANCE)
@@ -113,10 +118,10 @@ def traffic(rank, world_size, kind):
     return {str(name): count for name, count in counts.get_comm_counts().items()}
 
 
-def test_a_layer_exchanges_once_or_twice_each_way():
+def test_a_layer_exchanges_once_or_twice_each_way(results):
     """And a step the documents of its rows."""
     layers = 2
-    (gathered, _), (traded, _) = run_ranks(2, traffic, "gather"), run_ranks(2, traffic, "ulysses")
+    (gathered, _), (traded, _) = results(2, traffic, "gather"), results(2, traffic, "ulysses")
     assert gathered == {"c10d._allgather_base_": layers + 1, "c10d._reduce_scatter_base_": layers}
     assert traded == {"c10d._allgather_base_": 1, "c10d.alltoall_base_": 4 * layers}
 
@@ -157,7 +162,7 @@ def faults(rank, world_size):
     return str(heads.value)
 
 
-def test_what_does_not_divide_is_named_with_what_would_fit():
-    assert "2 processes do not divide the 1 key/value heads" in run_ranks(2, faults)[0]
+def test_what_does_not_divide_is_named_with_what_would_fit(results):
+    assert "2 processes do not divide the 1 key/value heads" in results(2, faults)[0]
     with pytest.raises(BessemerError, match="rows of 24 tokens do not divide over 5"):
         part_of_rows(packed_batch(), 5, 0)

@@ -6,6 +6,7 @@ import torch.distributed as dist
 from parallel_cases import (
     assert_same,
     build,
+    every_call,
     gradients,
     one_step,
     operations,
@@ -65,9 +66,13 @@ def biases(model):
     return {name: value for name, value in model.state_dict().items() if name.endswith("selection_bias")}
 
 
-def expert_ranks(case, pull, experts):
+def expert_ranks(rank, world_size, case, pull, experts):
     """All processes take rows; `experts` of them divide the experts."""
-    size = dist.get_world_size()
+    with operations(world_size):
+        return divided_step(world_size, case, pull, experts)
+
+
+def divided_step(size, case, pull, experts):
     mesh = expert_mesh(build_layout(ParallelConfig(data=size, expert=experts), size))
     group, copies = mesh["expert"].get_group(), mesh["expert_copy"].get_group()
     model = skewed(case, pull)
@@ -86,11 +91,6 @@ def part_at(name, size):
     return lambda shape, place: expert_part(name, shape, size, place)
 
 
-def all_ranks(rank, world_size, runs):
-    with operations(world_size):
-        return {run: expert_ranks(*run) for run in runs}
-
-
 RUNS = {
     2: [(case, pull, 2) for case in MIXTURES for pull in PULLS],
     4: [(case, pull, 4) for case in MIXTURES for pull in PULLS] + [("experts", 0.0, 2)],
@@ -98,21 +98,27 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def ranks():
-    """By number of processes and run, what every rank has."""
-    return {size: run_ranks(size, all_ranks, runs) for size, runs in RUNS.items()}
+def results():
+    """What a call returned on every rank, by number of processes, function and arguments."""
+    steps = {size: [(expert_ranks, *run) for run in runs] for size, runs in RUNS.items()}
+    four = [(with_tensors_and_rows, case) for case in MIXTURES]
+    found = {
+        2: run_ranks(2, every_call, [*steps[2], (traffic, "experts")]),
+        4: run_ranks(4, every_call, steps[4] + four),
+    }
+    return lambda size, *call: [of_rank[call] for of_rank in found[size]]
 
 
 @pytest.mark.parametrize(("size", "run"), [(size, run) for size, runs in RUNS.items() for run in runs])
-def test_loss_gradients_and_biases_are_those_of_one_process(ranks, size, run):
+def test_loss_gradients_and_biases_are_those_of_one_process(results, size, run):
     case, pull, _ = run
     with operations(size):
         loss, expected, sums, expected_biases = one_process(case, pull, size)
-    results = [ranks[size][rank][run] for rank in range(size)]
-    assert sum(step.loss for step, _ in results) == pytest.approx(loss, rel=TOLERANCE)
+    ranks = results(size, expert_ranks, *run)
+    assert sum(step.loss for step, _ in ranks) == pytest.approx(loss, rel=TOLERANCE)
     for name, value in sums.items():
-        assert sum(step.sums[name] for step, _ in results) == pytest.approx(value, rel=TOLERANCE)
-    for step, moved in results:
+        assert sum(step.sums[name] for step, _ in ranks) == pytest.approx(value, rel=TOLERANCE)
+    for step, moved in ranks:
         assert_same(step.gradients, expected)
         assert moved.keys() == expected_biases.keys()
         assert all(torch.equal(moved[name], bias) for name, bias in expected_biases.items())
@@ -157,10 +163,10 @@ def with_tensors_and_rows(rank, world_size, case):
 
 
 @pytest.mark.parametrize("case", MIXTURES)
-def test_experts_rows_and_tensors_are_divided_together(case):
+def test_experts_rows_and_tensors_are_divided_together(results, case):
     with torch_operations():
         loss, expected, _, _ = one_process(case, 0.0, 1)
-    ranks = run_ranks(4, with_tensors_and_rows, case)
+    ranks = results(4, with_tensors_and_rows, case)
     assert ranks[0].loss + ranks[2].loss == pytest.approx(loss, rel=TOLERANCE)
     for rank in ranks:
         assert_same(rank.gradients, expected)
@@ -176,10 +182,10 @@ def traffic(rank, world_size, case):
     return {str(name): count for name, count in counts.get_comm_counts().items()}, held
 
 
-def test_a_layer_exchanges_counts_once_and_tokens_twice_each_way():
+def test_a_layer_exchanges_counts_once_and_tokens_twice_each_way(results):
     layers = 2
     of_all = sum(p.numel() for name, p in build("experts").named_parameters() if is_expert_divided(name))
-    for counts, held in run_ranks(2, traffic, "experts"):
+    for counts, held in results(2, traffic, "experts"):
         assert counts == {"c10d.alltoall_base_": 5 * layers}
         assert held == of_all / 2
 

@@ -56,7 +56,7 @@ def local_shapes(config: ModelConfig, layout: Layout) -> dict[str, tuple[int, ..
     pipeline = Pipeline(model, layout.mesh["pipeline"].get_group(), parallel.pipeline_schedule, context=ROW)
     mesh = layout.mesh["data", "shard"] if parallel.data > 1 else layout.mesh["shard"]
     for stage in pipeline.stages:
-        # Where as many processes divide the experts as hold shards, nothing is left of experts to shard.
+        # Experts that are divided are not sharded again.
         experts = {
             p for name, p in stage.named_parameters() if parallel.expert > 1 and is_expert_divided(name)
         }

@@ -7,6 +7,7 @@ from parallel_cases import (
     CASES,
     assert_same,
     build,
+    every_call,
     gradients,
     one_step,
     operations,
@@ -25,6 +26,20 @@ from bessemer.training.parallel.tensor import TensorDivision, divide_tensors, su
 
 TOLERANCE = 1e-6
 """Of losses: float32 in another order of addition."""
+WHOLE, CHUNKS_OF_7 = 2**30, 7 * 16 * 4
+"""The largest logits that are kept whole, in bytes."""
+
+
+@pytest.fixture(scope="module")
+def results():
+    """What a call returned on every rank, by number of processes, function and arguments."""
+    steps = [(tensor_step, case) for case in CASES]
+    two = [(sgd_losses, "experts", 0.3), (traffic, "grouped heads"), (traffic, "experts"), (faults,)]
+    two += [(narrow_gradients, "experts")]
+    four = [(head, WHOLE), (head, CHUNKS_OF_7), (inference, "biases, untied")]
+    four += [(sizes, "grouped heads"), (sizes, "sigmoid experts")]
+    found = {2: run_ranks(2, every_call, steps + two), 4: run_ranks(4, every_call, steps + four)}
+    return lambda size, *call: [of_rank[call] for of_rank in found[size]]
 
 
 def divided(case):
@@ -41,7 +56,12 @@ def joined(model, values):
     return {name: whole(value, part_at(name), dist.group.WORLD) for name, value in values.items()}
 
 
-def tensor_step(case):
+def tensor_step(rank, world_size, case):
+    with operations(world_size):
+        return divided_step(case)
+
+
+def divided_step(case):
     model, batch = divided(case), packed_batch()
     step = one_step(model, batch, LanguageModeling().count(batch))
     sum_undivided_gradients(model, dist.group.WORLD)
@@ -49,25 +69,13 @@ def tensor_step(case):
     return step
 
 
-def all_steps(rank, world_size, cases):
-    with operations(world_size):
-        return {case: tensor_step(case) for case in cases}
-
-
-@pytest.fixture(scope="module")
-def steps():
-    """By number of processes and case, the step of every rank."""
-    return {size: run_ranks(size, all_steps, list(CASES)) for size in (2, 4)}
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("size", [2, 4])
-def test_loss_and_gradients_are_those_of_one_process(steps, size, case):
+def test_loss_and_gradients_are_those_of_one_process(results, size, case):
     batch = packed_batch()
     with operations(size):
         expected = one_step(build(case), batch, LanguageModeling().count(batch))
-    for rank in range(size):
-        step = steps[size][rank][case]
+    for step in results(size, tensor_step, case):
         assert step.loss == pytest.approx(expected.loss, rel=TOLERANCE)
         assert step.sums == pytest.approx(expected.sums, rel=TOLERANCE)
         assert_same(step.gradients, expected.gradients)
@@ -93,13 +101,41 @@ def sgd_step(model, step, rate, group=None):
     return sum(losses) / count
 
 
-def test_training_with_accumulation_goes_the_same_way():
+def test_training_with_accumulation_goes_the_same_way(results):
     model = build("experts")
     with torch_operations():
         expected = [sgd_step(model, step, 0.3) for step in range(4)]
     assert expected[-1] < expected[0]
-    for losses in run_ranks(2, sgd_losses, "experts", 0.3):
+    for losses in results(2, sgd_losses, "experts", 0.3):
         assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def narrow(model):
+    """Its gradients with products in bfloat16, before what is held whole is summed."""
+    model.compute_dtype = torch.bfloat16
+    batch = packed_batch(num_rows=4)
+    return one_step(model, batch, LanguageModeling().count(batch)).gradients
+
+
+@with_torch_operations
+def narrow_gradients(rank, world_size, case):
+    model = divided(case)
+    narrow(model)
+    sum_undivided_gradients(model, dist.group.WORLD)
+    return joined(model, gradients(model))
+
+
+def test_bfloat16_is_as_near_to_float32_as_that_of_one_process(results):
+    batch = packed_batch(num_rows=4)
+    with torch_operations():
+        exact = one_step(build("experts"), batch, LanguageModeling().count(batch)).gradients
+        alone = narrow(build("experts"))
+    (ours, _) = results(2, narrow_gradients, "experts")
+
+    def error(found):
+        return sum(float((found[name] - value).norm() / value.norm()) for name, value in exact.items())
+
+    assert 0 < error(ours) < 1.3 * error(alone)
 
 
 @with_torch_operations
@@ -122,19 +158,19 @@ def head_inputs():
     return hidden, weight, torch.randint(61, (40,), generator=generator)
 
 
-@pytest.mark.parametrize("largest", [2**30, 7 * 16 * 4], ids=["whole", "chunks of 7"])
-def test_the_head_of_a_divided_vocabulary_is_the_formula_in_double_precision(largest):
+@pytest.mark.parametrize("largest", [WHOLE, CHUNKS_OF_7], ids=["whole", "chunks of 7"])
+def test_the_head_of_a_divided_vocabulary_is_the_formula_in_double_precision(results, largest):
     hidden, weight, targets = (x.double() if x.is_floating_point() else x for x in head_inputs())
     hidden.requires_grad_()
     weight.requires_grad_()
     single = (hidden @ weight.T).log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1)
     (single.sum() + (single * torch.linspace(0, 1, 40)).sum()).backward()
-    results = run_ranks(4, head, largest)
-    for summed, ours, d_hidden, _ in results:
-        assert float(summed) == pytest.approx(float(single.sum()), rel=1e-6)
+    heads = results(4, head, largest)
+    for summed, ours, d_hidden, _ in heads:
+        assert float(summed) == pytest.approx(float(single.detach().sum()), rel=1e-6)
         torch.testing.assert_close(ours.double(), single.detach(), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(d_hidden.double(), hidden.grad, rtol=1e-5, atol=1e-5)
-    d_weight = torch.cat([d_weight for *_, d_weight in results])
+    d_weight = torch.cat([d_weight for *_, d_weight in heads])
     torch.testing.assert_close(d_weight.double(), weight.grad, rtol=1e-5, atol=1e-5)
 
 
@@ -146,12 +182,12 @@ def inference(rank, world_size, case):
         return logits, target_log_probabilities(model, batch)
 
 
-def test_logits_and_log_probabilities_are_those_of_one_process():
+def test_logits_and_log_probabilities_are_those_of_one_process(results):
     model, batch = build("biases, untied").eval(), packed_batch()
     with torch.no_grad():
         logits = model.logits(model(batch.token_ids_BT, batch.documents_BT, batch.positions_BT))
         expected, places = target_log_probabilities(model, batch)
-    for ours, (values, ours_places) in run_ranks(4, inference, "biases, untied"):
+    for ours, (values, ours_places) in results(4, inference, "biases, untied"):
         torch.testing.assert_close(ours, logits, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
         assert torch.equal(ours_places, places)
@@ -167,10 +203,10 @@ def traffic(rank, world_size, case):
     return {str(name): count for name, count in counts.get_comm_counts().items()}
 
 
-def test_a_step_makes_four_exchanges_a_layer_each_way():
+def test_a_step_makes_four_exchanges_a_layer_each_way(results):
     """Beside them: embedding, final states, and two numbers a token of the head; one sum for the rest."""
     layers = 2
-    (counts, _) = run_ranks(2, traffic, "grouped heads")
+    (counts, _) = results(2, traffic, "grouped heads")
     assert counts == {
         "c10d._allgather_base_": 4 * layers + 3,
         "c10d._reduce_scatter_base_": 4 * layers + 2,
@@ -178,9 +214,9 @@ def test_a_step_makes_four_exchanges_a_layer_each_way():
     }
 
 
-def test_experts_gather_their_choices_too_and_share_one_sum_of_loads():
+def test_experts_gather_their_choices_too_and_share_one_sum_of_loads(results):
     layers = 2
-    (counts, _) = run_ranks(2, traffic, "experts")
+    (counts, _) = results(2, traffic, "experts")
     assert counts == {
         "c10d._allgather_base_": 6 * layers + 3,
         "c10d._reduce_scatter_base_": 5 * layers + 2,
@@ -194,8 +230,8 @@ def sizes(rank, world_size, case):
 
 
 @pytest.mark.parametrize("case", ["grouped heads", "sigmoid experts"])
-def test_processes_hold_every_matrix_once_between_them(case):
-    held = run_ranks(4, sizes, case)
+def test_processes_hold_every_matrix_once_between_them(results, case):
+    held = results(4, sizes, case)
     for name, parameter in build(case).named_parameters():
         parts = [of_rank[name] for of_rank in held]
         if is_tensor_divided(name):
@@ -223,8 +259,8 @@ def faults(rank, world_size):
     return [*said, str(caught.value)]
 
 
-def test_what_does_not_divide_is_named_with_what_would_fit():
-    (said, _) = run_ranks(2, faults)
+def test_what_does_not_divide_is_named_with_what_would_fit(results):
+    (said, _) = results(2, faults)
     assert "8 attention heads and 1 key/value heads: 1 would" in said[0]
     assert "nothing of vocab_size 1: at most 1 fit" in said[1]
     assert "nothing of intermediate_size 1: at most 1 fit" in said[2]

@@ -14,7 +14,7 @@ from bessemer.model.config import ModelConfig
 from bessemer.model.division import WHOLE, Division
 from bessemer.model.heads import split_heads
 from bessemer.model.layers import rms_norm, swiglu
-from bessemer.model.mixture import Mixture, Routing
+from bessemer.model.mixture import Mixture, NoteRouting
 from bessemer.model.rope import Rotation
 from bessemer.model.rows import WHOLE_ROWS, Rows
 
@@ -68,16 +68,16 @@ class Block(nn.Module):
         rotation: Rotation,
         mask: AttentionMask,
         cache: Cache | None = None,
-        routings: list[Routing] | None = None,
+        note_routing: NoteRouting | None = None,
     ) -> Tensor:
-        """x_BTD to x_BTD; what a router decided is appended to `routings`."""
+        """x_BTD to x_BTD; `note_routing` is told what a router decided."""
         x_BTD = x_BTD + self._attention(x_BTD, rotation, mask, cache)
         normed_BTD = rms_norm(x_BTD, self.feed_forward_norm, self.config.rms_norm_eps)
-        return x_BTD + self._feed_forward(normed_BTD, routings)
+        return x_BTD + self._feed_forward(normed_BTD, note_routing)
 
-    def _feed_forward(self, x_BTD: Tensor, routings: list[Routing] | None) -> Tensor:
+    def _feed_forward(self, x_BTD: Tensor, note_routing: NoteRouting | None) -> Tensor:
         if self.mixture is not None:
-            return self.mixture(x_BTD, routings)
+            return self.mixture(x_BTD, note_routing)
         assert self.gate_up is not None
         assert self.down is not None
         gate_up_BTF = self.division.read(x_BTD, self.gate_up, self.gate_up_bias)

@@ -37,6 +37,11 @@ class Routing:
         return torch.bincount(self.experts_NK.flatten(), minlength=num_experts).float()
 
 
+NoteRouting = Callable[[Routing], None]
+"""Is told what a layer's router decided. A function and not a list: FSDP copies lists that hold tensors on
+their way into a module, and what is appended to the copy is lost."""
+
+
 class Mixture(nn.Module):
     """The experts of one layer, their router, and the expert that all tokens share, where there is one."""
 
@@ -60,12 +65,12 @@ class Mixture(nn.Module):
         self.load_X: Tensor | None = None
         """Tokens sent to each expert in training since the biases were last moved."""
 
-    def forward(self, x_BTD: Tensor, routings: list[Routing] | None = None) -> Tensor:
-        """x_BTD to x_BTD; appends the routing to `routings`."""
+    def forward(self, x_BTD: Tensor, note: NoteRouting | None = None) -> Tensor:
+        """x_BTD to x_BTD; `note` is told the routing."""
         x_ND = x_BTD.flatten(0, -2)
         routing = route(x_ND, self.router, self.selection_bias, self.mixture)
-        if routings is not None:
-            routings.append(routing)
+        if note is not None:
+            note(routing)
         if self.training and torch.is_grad_enabled() and self.selection_bias is not None:
             self.load_X = routing.load_X if self.load_X is None else self.load_X + routing.load_X
         return self.division.reduce(self._outputs(*self._gathered(x_ND, routing))).view_as(x_BTD)

@@ -32,17 +32,6 @@ AroundBlock = Callable[..., Tensor]
 `bessemer.training`. Not used with a cache."""
 
 
-class _Found:
-    """Takes routings as a list does. FSDP2 gives its blocks copies of the lists among their arguments, and
-    what is appended to a copy is lost."""
-
-    def __init__(self) -> None:
-        self.routings: list[Routing] = []
-
-    def append(self, routing: Routing) -> None:
-        self.routings.append(routing)
-
-
 class Transformer(nn.Module):
     """Token ids to final hidden states; `logits` is apart, so that training pays for it only where
     there is a target.
@@ -118,16 +107,14 @@ class Transformer(nn.Module):
         masks = self._masks(token_ids_BT, documents_BT, cache)
         is_gpt2 = self.config.family == "gpt2"
         rotation = None if is_gpt2 else self._rotation(token_ids_BT.shape[1], positions_BT)
-        found = None if routings is None else _Found()
+        note_routing = None if routings is None else routings.append
         for block in self.blocks:
             mask = masks[block.window]  # type: ignore[index]
-            inputs = (mask, cache) if rotation is None else (rotation, mask, cache, found)
+            inputs = (mask, cache) if rotation is None else (rotation, mask, cache, note_routing)
             if self.around_block is None or cache is not None:
                 x_BTD = block(x_BTD, *inputs)
             else:
                 x_BTD = self.around_block(block, x_BTD, *inputs)
-        if routings is not None and found is not None:
-            routings += found.routings
         return x_BTD
 
     def future_hidden(

@@ -5,12 +5,13 @@ processes minimise: `sum_of_own_losses` where each has a part of the loss, `sum_
 compute the same loss.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
+from torch.distributed.tensor import DTensor
 
 
 def all_gather(x: Tensor, dim: int, group: ProcessGroup) -> Tensor:
@@ -81,6 +82,19 @@ def total(x: Tensor, group: ProcessGroup) -> Tensor:
     out = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(out, group=group)
     return out
+
+
+def sum_gradients(parameters: Iterable[Tensor], group: ProcessGroup) -> None:
+    """Sum the gradients that are there over the processes of a group, in one all-reduce. Of parameters that
+    FSDP has sharded, those of the shards held here."""
+    found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in found]
+    if not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat, group=group)
+    for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
 
 
 def _listed(counts: Sequence[int] | None) -> list[int] | None:

@@ -3,9 +3,9 @@
 Everything but attention works on one token at a time. Attention exchanges in one of two ways: `gather`
 collects the keys and values of the whole row for the queries held here (as Llama 3 was trained, Dubey et al.
 2024, section 3.3.2); `ulysses` trades tokens for heads, so that each process attends over whole rows with
-some of the heads (Jacobs et al. 2023, DeepSpeed-Ulysses). The first takes any number of heads; the second
-exchanges less where there are many query heads to a key/value head or many processes, and keeps no keys of
-other heads.
+some of the heads (Jacobs et al. 2023, DeepSpeed-Ulysses). The first takes any number of heads. Of a row a
+process receives 2 S K E numbers in the first and 2 S (H + K) E / R in the second (each times (R - 1) / R), so
+that the second exchanges less where R > H / K + 1.
 
 Under a causal mask later tokens cost more, so a process has a piece near the start of the row and the piece
 as far from its end (ibid., Llama 3). Targets are made before rows are divided: a token's next may be held

@@ -16,16 +16,17 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from bessemer.errors import BessemerError
 from bessemer.model.mixture import Mixture, grouped_swiglu
-from bessemer.training.parallel.collectives import all_to_all, exchange
+from bessemer.training.parallel.collectives import all_to_all, exchange, sum_gradients
 from bessemer.training.parallel.layout import Layout
-from bessemer.training.parallel.parts import expert_part
+from bessemer.training.parallel.parts import expert_part, is_expert_divided, keep_parts
 
 
 def expert_mesh(layout: Layout) -> DeviceMesh:
     """The processes of a layout with dimensions `expert_copy`, along which the same experts are held, and
     `expert`, along which they are divided; beside `pipeline` and `tensor`. To be called by every process.
 
-    Gradients of experts are to be summed over `expert_copy`, all others over data, shard and context.
+    Gradients of experts are to be summed over `expert_copy` (`sum_expert_gradients`), all others over data,
+    shard and context.
     """
     size = layout.config.expert
     ranks = layout.mesh.mesh.movedim(-1, 1).flatten(2).unflatten(2, (-1, size))
@@ -40,7 +41,7 @@ def divide_experts(model: nn.Module, group: ProcessGroup) -> None:
     """
     size, place = group.size(), group.rank()
     dispatch = Dispatch(group)
-    for module_name, module in model.named_modules():
+    for module in model.modules():
         if not isinstance(module, Mixture):
             continue
         if module.mixture.num_experts % size:
@@ -49,11 +50,22 @@ def divide_experts(model: nn.Module, group: ProcessGroup) -> None:
                 "choose a parallel.expert that divides them"
             )
         module.apply_experts = dispatch
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            part = expert_part(f"{module_name}.{name}", parameter.shape, size, place)
-            if part is not None:
-                kept = nn.Parameter(part.of(parameter.detach()), requires_grad=parameter.requires_grad)
-                setattr(module, name, kept)
+        keep_parts(module, lambda name, shape: expert_part(f"mixture.{name}", shape, size, place))
+
+
+def divided_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The matrices of the experts held here. What sums gradients over all processes that see tokens, such as
+    DDP and FSDP, is to leave them out: other processes hold other experts there."""
+    return [parameter for name, parameter in model.named_parameters() if is_expert_divided(name)]
+
+
+@torch.no_grad()
+def sum_expert_gradients(model: nn.Module, copies: ProcessGroup) -> None:
+    """Sum the gradients of experts over the processes that hold the same ones, in one all-reduce.
+
+    Once a step, after the backward pass of the last micro-batch and before gradient norms are taken.
+    """
+    sum_gradients(divided_parameters(model), copies)
 
 
 class Dispatch:

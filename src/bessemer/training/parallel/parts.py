@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from bessemer.model.config import ModelConfig
@@ -102,6 +102,16 @@ def tensor_part(name: str, shape: torch.Size, config: ModelConfig, size: int, pl
 def expert_part(name: str, shape: torch.Size, size: int, place: int) -> Part | None:
     """The same for `size` processes that divide the experts."""
     return Part(-3, (share(shape[-3], size, place),)) if is_expert_divided(name) else None
+
+
+def keep_parts(module: nn.Module, part_of: Callable[[str, torch.Size], Part | None]) -> None:
+    """Put parts in the place of the module's own parameters, not those of modules within it. `part_of` is
+    given a parameter's name and shape; None leaves it whole."""
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        part = part_of(name, parameter.shape)
+        if part is not None:
+            kept = nn.Parameter(part.of(parameter.detach()), requires_grad=parameter.requires_grad)
+            setattr(module, name, kept)
 
 
 @torch.no_grad()

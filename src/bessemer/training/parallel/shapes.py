@@ -171,20 +171,16 @@ def num_elements(shapes: Mapping[str, Shape]) -> int:
 def sharded_shapes(held: Mapping[str, Shape], parallel: ParallelConfig, place: Place) -> dict[str, Shape]:
     """What ZeRO leaves of each parameter of `held_shapes`: its rows in equal pieces, as FSDP2 does.
 
-    Shards lie on the processes of `shard` and `context` together; those of experts that are divided, on those
-    of them that hold the same experts.
+    Shards lie on the processes of `shard` and `context` together. Experts that are divided over processes
+    are not sharded over them again.
     """
     if parallel.shard == 1:
         return dict(held)
-    found, number = {}, place.shard * parallel.context + place.context
-    for name, shape in held.items():
-        size = parallel.shard * parallel.context
-        if parallel.expert > 1 and is_expert_divided(name):
-            size = max(1, size // parallel.expert)
-            found[name] = shard_shape(shape, size, number // parallel.expert % size)
-        else:
-            found[name] = shard_shape(shape, size, number)
-    return found
+    size, number = parallel.shard * parallel.context, place.shard * parallel.context + place.context
+    return {
+        name: shape if parallel.expert > 1 and is_expert_divided(name) else shard_shape(shape, size, number)
+        for name, shape in held.items()
+    }
 
 
 def _divided(shape: Shape, part: Part | None) -> Shape:

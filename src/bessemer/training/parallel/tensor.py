@@ -13,11 +13,9 @@ Shapes as in `bessemer.model.division`; W vocabulary rows held here, R processes
 """
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
-from torch.distributed.tensor import DTensor
 
 from bessemer.errors import BessemerError
 from bessemer.model.block import Block
@@ -26,9 +24,15 @@ from bessemer.model.gpt2 import Gpt2Block
 from bessemer.model.layers import linear
 from bessemer.model.mixture import Mixture
 from bessemer.model.transformer import Transformer
-from bessemer.training.parallel.collectives import all_gather, gather, reduce_scatter, sum_of_one_loss
+from bessemer.training.parallel.collectives import (
+    all_gather,
+    gather,
+    reduce_scatter,
+    sum_gradients,
+    sum_of_one_loss,
+)
 from bessemer.training.parallel.layout import ParallelConfig, check_shape
-from bessemer.training.parallel.parts import is_tensor_divided, share, tensor_part
+from bessemer.training.parallel.parts import is_tensor_divided, keep_parts, share, tensor_part
 
 
 def divide_tensors(model: nn.Module, config: ModelConfig, group: ProcessGroup) -> None:
@@ -43,11 +47,7 @@ def divide_tensors(model: nn.Module, config: ModelConfig, group: ProcessGroup) -
     for module in model.modules():
         if isinstance(module, (Transformer, Block, Gpt2Block, Mixture)):
             module.division = division
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            part = tensor_part(name, parameter.shape, config, size, place)
-            if part is not None:
-                kept = nn.Parameter(part.of(parameter.detach()), requires_grad=parameter.requires_grad)
-                setattr(module, name, kept)
+        keep_parts(module, lambda name, shape: tensor_part(name, shape, config, size, place))
 
 
 @torch.no_grad()
@@ -56,17 +56,8 @@ def sum_undivided_gradients(model: nn.Module, group: ProcessGroup) -> None:
 
     Once a step, after the backward pass of the last micro-batch and before gradient norms are taken.
     """
-    gradients = [
-        parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None and not is_tensor_divided(name)
-    ]
-    if not gradients:
-        return
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat, group=group)
-    for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(summed.view_as(gradient))
+    parameters = [p for name, p in model.named_parameters() if not is_tensor_divided(name)]
+    sum_gradients(parameters, group)
 
 
 def _check(config: ModelConfig, size: int) -> None:
