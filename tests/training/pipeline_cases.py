@@ -12,6 +12,7 @@ from bessemer.model.config import MixtureConfig, ModelConfig
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum
 from bessemer.objectives.language_modeling import IGNORE, LanguageModeling
+from bessemer.objectives.preference import DirectPreference, PairBatch
 from bessemer.training.batches import Batch, Row, row_of_pieces, stack_rows
 from bessemer.training.parallel.pipeline import Pipeline, PipelineSchedule
 from bessemer.training.recompute import RecomputeConfig, recompute
@@ -135,6 +136,30 @@ def step_again_and_again(
             pipeline.evaluate(objective, part[:1])
         outcomes.append(tuple(gradients_now))
     return outcomes
+
+
+def pairs(seed: int) -> PairBatch:
+    """Three pairs: the answers of a pair are the two documents of a row."""
+    generator = torch.Generator().manual_seed(seed)
+    pieces = [[torch.randint(61, (size,), generator=generator).numpy() for size in (8, 9)] for _ in range(3)]
+    places_P, zeros_P = torch.arange(3), torch.zeros(3)
+    batch = stack_rows([row_of_pieces(row) for row in pieces])
+    return PairBatch(batch, 2, 2 * places_P, 2 * places_P + 1, zeros_P, zeros_P, torch.full((3,), 7))
+
+
+def preference_on_a_rank(rank: int, world_size: int) -> tuple[LossSum, dict[str, Tensor], frozenset[str]]:
+    """An objective of other batches than those of language modelling."""
+    pipeline = Pipeline(build(PipelineCase("1f1b")), dist.group.WORLD, context=24)
+    loss = pipeline.step(DirectPreference(0.1, chosen_weight=0.5), [pairs(seed) for seed in range(3)])
+    return loss, gradients(pipeline.held()), pipeline.copies
+
+
+def preference_in_one_process() -> tuple[LossSum, dict[str, Tensor]]:
+    model, objective = build(PipelineCase("1f1b")), DirectPreference(0.1, chosen_weight=0.5)
+    losses = [objective.loss(model, pairs(seed)) for seed in range(3)]
+    for loss in losses:
+        loss.total.backward()
+    return _summed(losses), gradients(model)
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:

@@ -11,6 +11,8 @@ from pipeline_cases import (
     PipelineCase,
     in_one_process,
     on_a_rank,
+    preference_in_one_process,
+    preference_on_a_rank,
     step_again_and_again,
     worst_difference,
 )
@@ -85,6 +87,17 @@ def test_gradients_add_up_over_steps() -> None:
                 largest = float(gradient.abs().max())
                 assert float((twice[name] - 2 * gradient).abs().max()) <= 2e-6 * largest, name
                 assert float((four_times[name] - 4 * gradient).abs().max()) <= 4e-6 * largest, name
+
+
+def test_any_objective_is_computed_by_the_last_stage() -> None:
+    expected, theirs = preference_in_one_process()
+    found = {}
+    for loss, ours, copies in run_ranks(2, preference_on_a_rank):
+        assert float(loss.total) == pytest.approx(float(expected.total), rel=1e-6)
+        assert loss.sums == pytest.approx(expected.sums, rel=1e-5)
+        found |= {name: value for name, value in ours.items() if name not in copies}
+    difference, where = worst_difference(found, theirs)
+    assert difference <= 1e-6, where
 
 
 def test_every_stage_has_one_process_and_zero_bubble_comes_back_to_the_first() -> None:
