@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bessemer.model.config import MixtureConfig, ModelConfig
+from bessemer.model.kernels import torch_operations
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum
 from bessemer.objectives.language_modeling import IGNORE, LanguageModeling
@@ -118,6 +119,23 @@ def on_a_rank(rank: int, world_size: int, cases: Sequence[PipelineCase]) -> list
         validation = pipeline.evaluate(objective, batches)
         outcomes.append(Outcome(loss, found, validation, pipeline.layers, pipeline.copies))
     return outcomes
+
+
+def on_two(
+    rank: int, world_size: int, cases: Sequence[PipelineCase], schedules: Sequence[PipelineSchedule]
+) -> Any:
+    """All that is asked of two ranks, for processes take longer to start than to compute."""
+    return (
+        on_a_rank(rank, world_size, cases),
+        step_again_and_again(rank, world_size, schedules),
+        preference_on_a_rank(rank, world_size),
+    )
+
+
+def on_four(rank: int, world_size: int, cases: Sequence[PipelineCase]) -> list[Outcome]:
+    """With torch's operations: loading this project's kernels takes every process seconds."""
+    with torch_operations():
+        return on_a_rank(rank, world_size, cases)
 
 
 def step_again_and_again(

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from bessemer.model.config import MixtureConfig, ModelConfig
+from bessemer.model.kernels import torch_operations
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.batches import Batch
@@ -178,19 +179,36 @@ def kept_by(model: nn.Module, batch: Batch) -> int:
     return kept.most
 
 
-@pytest.mark.parametrize("name", ["untied, QK-norm", "shared expert"])
-def test_activations_with_divided_tensors(name: str) -> None:
+TENSOR_MODELS = ("untied, QK-norm", "shared expert")
+SCHEDULES = ("1f1b", "interleaved", "zero_bubble")
+NUM_BATCHES = 4
+
+
+def kept_on_two(rank: int, world_size: int) -> tuple[list[int], int, list[int]]:
+    """Bytes kept with tensors divided, with rows divided, and in each schedule."""
+    return (
+        [kept_with_tensor(rank, world_size, name) for name in TENSOR_MODELS],
+        kept_with_context(rank, world_size, "dense"),
+        kept_in_pipelines(rank, world_size, list(SCHEDULES), NUM_BATCHES),
+    )
+
+
+@pytest.fixture(scope="module")
+def two() -> list[tuple[list[int], int, list[int]]]:
+    return run_ranks(2, kept_on_two)
+
+
+@pytest.mark.parametrize("name", TENSOR_MODELS)
+def test_activations_with_divided_tensors(name: str, two: list[Any]) -> None:
     expected = pipeline_activations(MODELS[name], ParallelConfig(tensor=2), Place(), explicit(64, 4))
-    for kept in run_ranks(2, kept_with_tensor, name):
-        assert kept == pytest.approx(expected, rel=0.05)
+    for kept, _, _ in two:
+        assert kept[TENSOR_MODELS.index(name)] == pytest.approx(expected, rel=0.05)
 
 
-def test_activations_with_divided_rows() -> None:
+def test_activations_with_divided_rows(two: list[Any]) -> None:
     """Each process has 32 queries, in one rectangle with all keys up to its last."""
-    parallel, name = ParallelConfig(context=2), "dense"
-    expected = pipeline_activations(MODELS[name], parallel, Place(), explicit(64, 4))
-    ranks = run_ranks(2, kept_with_context, name)
-    assert sum(ranks) / 2 == pytest.approx(expected, rel=0.05)
+    expected = pipeline_activations(MODELS["dense"], ParallelConfig(context=2), Place(), explicit(64, 4))
+    assert sum(kept for _, kept, _ in two) / 2 == pytest.approx(expected, rel=0.05)
 
 
 def kept_in_pipelines(rank: int, world_size: int, schedules: list[Any], num_batches: int) -> list[int]:
@@ -206,12 +224,11 @@ def kept_in_pipelines(rank: int, world_size: int, schedules: list[Any], num_batc
     return found
 
 
-def test_activations_in_pipelines() -> None:
-    schedules, num_batches = ["1f1b", "interleaved", "zero_bubble"], 4
-    for rank, found in enumerate(run_ranks(2, kept_in_pipelines, schedules, num_batches)):
-        for schedule, kept in zip(schedules, found, strict=True):
+def test_activations_in_pipelines(two: list[Any]) -> None:
+    for rank, (_, _, found) in enumerate(two):
+        for schedule, kept in zip(SCHEDULES, found, strict=True):
             parallel = ParallelConfig(pipeline=2, pipeline_schedule=schedule)
-            tokens = explicit(64, 4, micro_batches=num_batches)
+            tokens = explicit(64, 4, micro_batches=NUM_BATCHES)
             ours = pipeline_activations(MODELS["dense"], parallel, Place(pipeline=rank), tokens)
             assert kept == pytest.approx(ours, rel=0.05), f"{schedule}, rank {rank}"
 
@@ -269,31 +286,33 @@ LAYOUTS = {
 
 def held_on_ranks(rank: int, world_size: int) -> list[tuple[dict[str, Any], int, int, int]]:
     """For each layout: shapes, and bytes of parameters, gradients and AdamW's state, after an update."""
-    found = []
-    for parallel, name in LAYOUTS.values():
-        layout, config = build_layout(parallel, world_size), MODELS[name]
-        model = Transformer(config).initialize(0)
-        if parallel.tensor > 1:
-            divide_tensors(model, config, layout.mesh["tensor"].get_group())
-        if parallel.expert > 1:
-            divide_experts(model, expert_mesh(layout)["expert"].get_group())
-        pipeline = Pipeline(model, layout.mesh["pipeline"].get_group(), context=64)
-        if parallel.shard > 1:
-            mesh = layout.mesh["data", "shard"] if parallel.data > 1 else layout.mesh["shard"]
-            for stage in pipeline.stages:
-                for block in stage.blocks:
-                    fully_shard(block, mesh=mesh)
-                fully_shard(stage, mesh=mesh)
-        pipeline.step(LanguageModeling(), [plain_batch(2, 64)] * 2)
-        held = pipeline.held()
-        optimizer = torch.optim.AdamW(held.parameters(), lr=0.1)
-        optimizer.step()
-        tensors = dict(held.named_parameters())
-        shapes = {key: tuple(local(p).shape) for key, p in tensors.items()}
-        parameters = sum(local(p).nbytes for p in tensors.values())
-        gradients = sum(local(p.grad).nbytes for p in tensors.values() if p.grad is not None)
-        found.append((shapes, parameters, gradients, state_bytes([optimizer])))
-    return found
+    with torch_operations():
+        return [held_on_rank(parallel, MODELS[name]) for parallel, name in LAYOUTS.values()]
+
+
+def held_on_rank(parallel: ParallelConfig, config: ModelConfig) -> tuple[dict[str, Any], int, int, int]:
+    layout = build_layout(parallel, parallel.world_size)
+    model = Transformer(config).initialize(0)
+    if parallel.tensor > 1:
+        divide_tensors(model, config, layout.mesh["tensor"].get_group())
+    if parallel.expert > 1:
+        divide_experts(model, expert_mesh(layout)["expert"].get_group())
+    pipeline = Pipeline(model, layout.mesh["pipeline"].get_group(), context=64)
+    if parallel.shard > 1:
+        mesh = layout.mesh["data", "shard"] if parallel.data > 1 else layout.mesh["shard"]
+        for stage in pipeline.stages:
+            for block in stage.blocks:
+                fully_shard(block, mesh=mesh)
+            fully_shard(stage, mesh=mesh)
+    pipeline.step(LanguageModeling(), [plain_batch(2, 64)] * 2)
+    held = pipeline.held()
+    optimizer = torch.optim.AdamW(held.parameters(), lr=0.1)
+    optimizer.step()
+    tensors = dict(held.named_parameters())
+    shapes = {key: tuple(local(p).shape) for key, p in tensors.items()}
+    parameters = sum(local(p).nbytes for p in tensors.values())
+    gradients = sum(local(p.grad).nbytes for p in tensors.values() if p.grad is not None)
+    return shapes, parameters, gradients, state_bytes([optimizer])
 
 
 def test_ranks_hold_what_is_computed() -> None:

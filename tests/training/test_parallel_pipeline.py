@@ -10,14 +10,14 @@ from pipeline_cases import (
     Outcome,
     PipelineCase,
     in_one_process,
-    on_a_rank,
+    on_four,
+    on_two,
     preference_in_one_process,
-    preference_on_a_rank,
-    step_again_and_again,
     worst_difference,
 )
 
 from bessemer.errors import BessemerError
+from bessemer.model.kernels import torch_operations
 from bessemer.training.parallel.pipeline import (
     check_micro_batches,
     process_of,
@@ -57,42 +57,44 @@ FOUR = {
 
 
 @pytest.fixture(scope="module")
-def two() -> dict[str, list[Outcome]]:
-    """Outcomes of every rank, by case."""
-    by_rank = run_ranks(2, on_a_rank, list(TWO.values()))
-    return {name: [outcomes[place] for outcomes in by_rank] for place, name in enumerate(TWO)}
+def two() -> list[Any]:
+    """Of every rank, what `on_two` returns."""
+    return run_ranks(2, on_two, list(TWO.values()), ["1f1b", "interleaved", "zero_bubble"])
 
 
 @pytest.fixture(scope="module")
-def four() -> dict[str, list[Outcome]]:
-    by_rank = run_ranks(4, on_a_rank, list(FOUR.values()))
-    return {name: [outcomes[place] for outcomes in by_rank] for place, name in enumerate(FOUR)}
+def four() -> list[list[Outcome]]:
+    return run_ranks(4, on_four, list(FOUR.values()))
 
 
 @pytest.mark.parametrize("name", TWO)
-def test_two_processes_compute_what_one_does(name: str, two: dict[str, list[Outcome]]) -> None:
-    assert_same(two[name], in_one_process(TWO[name]))
+def test_two_processes_compute_what_one_does(name: str, two: list[Any]) -> None:
+    place = list(TWO).index(name)
+    assert_same([outcomes[place] for outcomes, _, _ in two], in_one_process(TWO[name]))
 
 
 @pytest.mark.parametrize("name", FOUR)
-def test_four_processes_compute_what_one_does(name: str, four: dict[str, list[Outcome]]) -> None:
-    assert_same(four[name], in_one_process(FOUR[name]))
+def test_four_processes_compute_what_one_does(name: str, four: list[list[Outcome]]) -> None:
+    place = list(FOUR).index(name)
+    with torch_operations():
+        assert_same([outcomes[place] for outcomes in four], in_one_process(FOUR[name]))
 
 
-def test_gradients_add_up_over_steps() -> None:
+def test_gradients_add_up_over_steps(two: list[Any]) -> None:
     """One step, two, and two more: 1, 2 and 4 times the gradients of the first."""
-    for outcomes in run_ranks(2, step_again_and_again, ["1f1b", "interleaved", "zero_bubble"]):
-        for once, twice, four_times in outcomes:
+    for _, by_schedule, _ in two:
+        assert len(by_schedule) == 3
+        for once, twice, four_times in by_schedule:
             for name, gradient in once.items():
                 largest = float(gradient.abs().max())
                 assert float((twice[name] - 2 * gradient).abs().max()) <= 2e-6 * largest, name
                 assert float((four_times[name] - 4 * gradient).abs().max()) <= 4e-6 * largest, name
 
 
-def test_any_objective_is_computed_by_the_last_stage() -> None:
+def test_any_objective_is_computed_by_the_last_stage(two: list[Any]) -> None:
     expected, theirs = preference_in_one_process()
     found = {}
-    for loss, ours, copies in run_ranks(2, preference_on_a_rank):
+    for _, _, (loss, ours, copies) in two:
         assert float(loss.total) == pytest.approx(float(expected.total), rel=1e-6)
         assert loss.sums == pytest.approx(expected.sums, rel=1e-5)
         found |= {name: value for name, value in ours.items() if name not in copies}
