@@ -211,8 +211,13 @@ def active_block_parameter_count(config: ModelConfig) -> int:
     if mixture is None:
         return total
     num_mixtures = sum(config.is_mixture(layer) for layer in range(config.num_hidden_layers))
+    return total - num_mixtures * _idle_parameters(config, mixture)
+
+
+def _idle_parameters(config: ModelConfig, mixture: MixtureConfig) -> int:
+    """Parameters of the experts of a layer that a token is not sent to."""
     idle = mixture.num_experts - mixture.experts_per_token
-    return total - num_mixtures * idle * 3 * config.hidden_size * mixture.expert_size
+    return idle * 3 * config.hidden_size * mixture.expert_size
 
 
 def _block_parameters(config: ModelConfig, layer: int) -> int:
@@ -246,9 +251,22 @@ def flops_per_token(config: ModelConfig, context: int) -> float:
     tokens, or the window where that is shorter; as in PaLM, the half of the scores that the causal mask
     hides is counted. A forward pass alone is a third of this.
     """
-    head = config.vocab_size * config.hidden_size
-    num_parameters = active_block_parameter_count(config) + config.hidden_size + head
-    attention_width = config.num_attention_heads * config.head_dim
-    windows = (config.window(layer) for layer in range(config.num_hidden_layers))
-    num_keys = sum(min(context, context if window is None else window) for window in windows)
-    return 6.0 * num_parameters + 12.0 * attention_width * num_keys
+    layers = range(config.num_hidden_layers)
+    return sum(layer_flops_per_token(config, layer, context) for layer in layers) + head_flops_per_token(
+        config
+    )
+
+
+def layer_flops_per_token(config: ModelConfig, layer: int, context: int) -> float:
+    """The share of one block."""
+    num_parameters, mixture = _block_parameters(config, layer), config.mixture
+    if mixture is not None and config.is_mixture(layer):
+        num_parameters -= _idle_parameters(config, mixture)
+    window = config.window(layer)
+    num_keys = context if window is None else min(context, window)
+    return 6.0 * num_parameters + 12.0 * config.num_attention_heads * config.head_dim * num_keys
+
+
+def head_flops_per_token(config: ModelConfig) -> float:
+    """The share of the final norm and the output head."""
+    return 6.0 * (config.hidden_size + config.vocab_size * config.hidden_size)

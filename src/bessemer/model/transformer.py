@@ -86,9 +86,27 @@ class Transformer(nn.Module):
                 raise ValueError("a cache decides positions and mask: leave documents and positions out")
             positions_BT = cache.positions(num_tokens)
         self._check_length(num_tokens, positions_BT)
-        masks = self._masks(token_ids_BT, documents_BT, cache)
         x_BTD = self._embed(token_ids_BT, positions_BT)
-        rotation = None if self.positions is not None else self._rotation(num_tokens, positions_BT)
+        x_BTD = self._through_blocks(x_BTD, token_ids_BT, documents_BT, positions_BT, cache, routings)
+        return self.normed(x_BTD)
+
+    def normed(self, x_BTD: Tensor) -> Tensor:
+        """What the last block gives, [B, T, D], through the final norm."""
+        return self.division.gather(self._final_norm(x_BTD))
+
+    def _through_blocks(
+        self,
+        x_BTD: Tensor,
+        token_ids_BT: Tensor,
+        documents_BT: Tensor | None,
+        positions_BT: Tensor | None,
+        cache: Cache | None,
+        routings: list[Routing] | None,
+    ) -> Tensor:
+        """Hidden states after the blocks that are held here, from those before them."""
+        masks = self._masks(token_ids_BT, documents_BT, cache)
+        is_gpt2 = self.config.family == "gpt2"
+        rotation = None if is_gpt2 else self._rotation(token_ids_BT.shape[1], positions_BT)
         note_routing = None if routings is None else routings.append
         for block in self.blocks:
             mask = masks[block.window]  # type: ignore[index]
@@ -97,7 +115,7 @@ class Transformer(nn.Module):
                 x_BTD = block(x_BTD, *inputs)
             else:
                 x_BTD = self.around_block(block, x_BTD, *inputs)
-        return self.division.gather(self._final_norm(x_BTD))
+        return x_BTD
 
     def future_hidden(
         self, hidden_BTD: Tensor, token_ids_BT: Tensor, documents_BT: Tensor, positions_BT: Tensor
