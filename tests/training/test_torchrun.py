@@ -1,6 +1,8 @@
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from bessemer.errors import BessemerError
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel import torchrun
 from bessemer.training.parallel.layout import ParallelConfig
+from bessemer.training.schedules import ScheduleConfig
+from bessemer.training.sft import SftConfig, tune
 from stage_helpers import stage_context
 
 HERE = Path(__file__).parent
@@ -35,3 +39,14 @@ def test_a_layout_of_another_size_than_torchrun_started_is_refused(tmp_path, mon
         BessemerError, match=r"asks for 2 processes, and torchrun has started 4: make the product"
     ):
         torchrun.lead(None, config, stage_context(tmp_path))
+
+
+def test_a_stage_is_handed_on_as_json(tmp_path):
+    config = SftConfig(epochs=1.5, parallel=ParallelConfig(data=2), schedule=ScheduleConfig(decay=0.6))
+    context = replace(stage_context(tmp_path), seed=2**60 + 1, run={"name": "x"})
+    message = torchrun._message(tune, config, context)
+    json.loads(message)
+    work, read_config, read_context = torchrun._read(message)
+    assert work is tune
+    assert read_config == config
+    assert replace(read_context, reporter=context.reporter) == context

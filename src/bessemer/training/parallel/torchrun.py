@@ -2,13 +2,14 @@
 
     torchrun --nnodes 2 --nproc-per-node 8 --max-restarts 3 -m bessemer run recipe.yaml
 
-Through torchrun's store the first process hands each stage with `parallel` to the others: what to do, as a
-pickle. A stage without it is done by the first alone. The run folder must be one that all machines see.
-When torchrun restarts the processes, the run goes on from its newest checkpoint.
+Through torchrun's store the first process hands each stage with `parallel` to the others: what to do, by name
+and as JSON, for a store on the network is no place for pickles. A stage without it is done by the first
+alone. The run folder must be one that all machines see. When torchrun restarts the processes, the first runs
+the recipe anew, from its newest checkpoint.
 """
 
+import json
 import os
-import pickle
 import tempfile
 from dataclasses import replace
 from datetime import timedelta
@@ -21,9 +22,14 @@ from torch.distributed.rendezvous import rendezvous
 
 from bessemer.errors import BessemerError
 from bessemer.runner.context import Metrics, StageContext
+from bessemer.runner.manifest import Artifact, read_manifest
+from bessemer.stages import imported
 from bessemer.training.config import TrainingConfig
+from bessemer.training.parallel.process import Silent, join, pick_device
 
 _COUNTER, _DONE = "bessemer/stages", b"done"
+_PATHS, _PLAIN = ("output", "scratch", "metrics_path"), ("stage", "seed", "on")
+"""Fields of a stage's context."""
 _PATIENCE = timedelta(days=30)
 """How long the others wait for the first process's next training stage."""
 
@@ -43,14 +49,13 @@ def lead(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
             f"started {world_size}: make the product of `parallel` that number"
         )
     number = store.add(_COUNTER, 1)
-    store.set(_key(number), pickle.dumps((work, config, replace(context, reporter=None))))  # type: ignore[arg-type]
+    store.set(_key(number), _message(work, config, context))
     return _stage(store, number, work, config, context)
 
 
 def serve() -> None:
     """Take part in every stage that the first process leads, until it is done; called in all others."""
-    from bessemer.training.parallel.launch import context_of_rank
-    from bessemer.training.parallel.process import Silent
+    from bessemer.training.parallel.launch import context_of_rank  # which imports this module
 
     store, rank, _ = _joined()
     number = 1
@@ -59,9 +64,9 @@ def serve() -> None:
         message = store.get(_key(number))
         if message == _DONE:
             return
-        work, config, context = pickle.loads(message)
+        work, config, context = _read(message)
         with tempfile.TemporaryDirectory(prefix="bessemer-rank-") as folder:
-            own = replace(context_of_rank(context, rank, Path(folder)), reporter=Silent())
+            own = replace(context_of_rank(context, rank, Path(folder)), reporter=context.reporter)
             _stage(store, number, work, config, own)
         number += 1
 
@@ -73,8 +78,6 @@ def dismiss() -> None:
 
 
 def _stage(store: Any, number: int, work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
-    from bessemer.training.parallel.process import join, pick_device
-
     device_type = pick_device(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
     dist.init_process_group(
         "nccl" if device_type == "cuda" else "gloo",
@@ -86,6 +89,43 @@ def _stage(store: Any, number: int, work: Any, config: TrainingConfig, context: 
     metrics = join(work, config, context, device_type)
     dist.destroy_process_group()
     return metrics
+
+
+def _message(work: Any, config: TrainingConfig, context: StageContext) -> bytes:
+    """All that another process needs to know about a stage."""
+    value = {
+        "work": _name(work),
+        "config_type": _name(type(config)),
+        "config": config.model_dump(mode="json", exclude_unset=True),
+        "inputs": {
+            kind: [str(artifact.folder.resolve()) for artifact in artifacts]
+            for kind, artifacts in context.inputs.items()
+        },
+        **{name: str(getattr(context, name).resolve()) for name in _PATHS},
+        **{name: getattr(context, name) for name in _PLAIN},
+        "run": dict(context.run),
+    }
+    return json.dumps(value).encode()
+
+
+def _read(message: bytes) -> tuple[Any, TrainingConfig, StageContext]:
+    """Work, config and context, whose reporter is silent."""
+    value = json.loads(message)
+    config_type = imported(value["config_type"])
+    assert issubclass(config_type, TrainingConfig), "a training stage's config"
+    folders = {kind: [Path(folder) for folder in listed] for kind, listed in value["inputs"].items()}
+    context = StageContext(
+        inputs={kind: [Artifact(f, read_manifest(f)) for f in listed] for kind, listed in folders.items()},
+        reporter=Silent(),
+        run=value["run"],
+        **{name: Path(value[name]) for name in _PATHS},
+        **{name: value[name] for name in _PLAIN},
+    )
+    return imported(value["work"]), config_type.model_validate(value["config"]), context
+
+
+def _name(thing: Any) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
 
 
 def _joined() -> tuple[Any, int, int]:
