@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from training_helpers import Reports, new_model, plan, random_batches, run
 
+from bessemer.model.float8 import multiply_in_float8
+from bessemer.training.config import TrainingConfig
 from bessemer.training.gradients import clip_by_norms, group_of
 from bessemer.training.loss_scale import LossScale, dynamic_loss_scale
 from bessemer.training.optimizers import OptimizerConfig
@@ -92,3 +94,23 @@ def test_norms_by_group_are_exact_and_add_up_to_the_global_norm_of_torch():
     assert groups["feed_forward"] == pytest.approx(float(block.norm()), rel=1e-5)
     for parameter, clipped in zip(model.parameters(), reference, strict=True):
         assert torch.equal(parameter.grad, clipped.grad)
+
+
+def test_training_in_float8_learns_as_float32_does(tmp_path):
+    ends = {}
+    for name in ("float8", "float32"):
+        model = new_model()
+        if name == "float8":
+            multiply_in_float8(model)
+        config = OptimizerConfig(kind="adamw", learning_rate=0.01)
+        reports = Reports()
+        run(model, plan(25, lambda n: random_batches(n % 2), optimizer=config), tmp_path / name, reports)
+        ends[name] = [report.loss for report in reports.all]
+    assert ends["float8"] != ends["float32"]
+    assert ends["float8"][-1] == pytest.approx(ends["float32"][-1], rel=0.1)
+    assert ends["float8"][-1] < ends["float8"][0] - 0.1
+
+
+def test_float8_and_divided_matrices_contradict_each_other():
+    with pytest.raises(ValueError, match="float8 multiplies whole matrices"):
+        TrainingConfig.model_validate({"float8": "blocks", "parallel": {"tensor": 2}})

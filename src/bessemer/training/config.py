@@ -54,6 +54,9 @@ class TrainingConfig(Config):
     compile: Literal["off", "blocks"] = "off"
     """blocks: compile the model's blocks with torch.compile, where that works. Pays on a GPU; on a CPU the
     project's own kernels are faster."""
+    float8: Literal["off", "blocks"] = "off"
+    """blocks: the products of the blocks' matrices in 8 bits, for GPUs that have it (Ada, Hopper and later).
+    Weights stay float32. Not with parallel.tensor."""
     parallel: ParallelConfig = ParallelConfig()
     """Processes that train together. Not part of what the result is made from: another layout continues the
     same run."""
@@ -109,6 +112,11 @@ class TrainingConfig(Config):
             problems.append(
                 f"every.milestone {every.milestone} is no multiple of every.checkpoint {every.checkpoint}: "
                 "milestones are written with checkpoints, so make it one"
+            )
+        if self.float8 != "off" and self.parallel.tensor > 1:
+            problems.append(
+                "float8 multiplies whole matrices, and parallel.tensor divides them: set float8 to off, or "
+                "use parallel.shard"
             )
         if schedule.shape == "wsd" and schedule.warmup + schedule.decay > 1:
             problems.append(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, flops_per_token, parameter_count
+from bessemer.model.float8 import multiply_in_float8, multiply_plainly
 from bessemer.model.precision import has_native_bfloat16
 from bessemer.model.transformer import AroundBlock, Transformer
 from bessemer.objectives.base import Objective
@@ -128,6 +129,8 @@ def train(
         peak_of(model.embedding.device, model.compute_dtype).flops_per_s,
     )
     model.around_block = around_block(config, context)
+    if config.float8 == "blocks":
+        multiply_in_float8(model)
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
@@ -137,6 +140,8 @@ def train(
         )
         result = fit(model, plan, checkpoints, watch, ranks)
     model.around_block = None
+    if config.float8 == "blocks":
+        multiply_plainly(model)
     if average is not None:
         average.write_to_model()
     model = ranks.whole(model)
