@@ -7,6 +7,10 @@ read the same Parquet files with two workers, have 14 bands of 8 hashes over wor
 documents that stay as Parquet. Each run is a process of its own, started after an untimed one on a small
 corpus; its time runs from the start of the interpreter to its end. The two sides take turns.
 
+The packages of the extra `bench` bring SciPy, which numba imports at its start where it is installed: 0.3 s
+in each of our processes. `--our-python` names the interpreter of an environment with bessemer alone, as its
+users have it.
+
 datatrove: signatures (its default: 64-bit xxhash; it needs
 xxhash below 4, see `--peer-path`), buckets, cluster, filter; what shares a band
 with another is a duplicate. Ours (`curate.dedup.standalone`): words, shingle sets, signatures and bands;
@@ -47,6 +51,7 @@ LEAST_PLANTED = 0.65
 GRADES = (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 COPY_SHARE = 0.2
 PEER_PATH = "PEER_PATH"
+PYTHONS = {"ours": sys.executable, "datatrove": sys.executable}
 _MEAN_WORDS, _VOCABULARY, _EXPONENT = 472, 50_000, 0.9
 _LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
 
@@ -65,6 +70,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=2, help="runs of datatrove; ours runs once more")
     parser.add_argument("--peer-path", help="folder that datatrove imports from first (xxhash below 4)")
+    parser.add_argument("--our-python", default=sys.executable, help="Python with bessemer alone; see above")
     parser.add_argument("--side", choices=("ours", "datatrove"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -75,6 +81,7 @@ def main() -> None:
         folder = Path(name)
         if arguments.peer_path:
             os.environ[PEER_PATH] = arguments.peer_path
+        PYTHONS["ours"] = arguments.our_python
         compare_speed(folder, arguments.documents, arguments.repeats)
         compare_pairs(folder)
         print(json.dumps(RESULT))
@@ -170,7 +177,7 @@ def clusters_of_all_pairs(texts: Sequence[str]) -> list[int]:
 def timed(side: str, folder: Path) -> tuple[float, float]:
     """Wall and CPU seconds of a process that runs one side, its workers included."""
     shutil.rmtree(folder / side, ignore_errors=True)
-    command = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
+    command = [PYTHONS[side], __file__, "--side", side, "--folder", str(folder)]
     paths = [os.environ.get(PEER_PATH, "")] if side == "datatrove" else []
     paths = [path for path in (*paths, os.environ.get("PYTHONPATH", "")) if path]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}

@@ -45,14 +45,15 @@ def character_tables() -> CharacterTables:
     classes = np.zeros(NUM_CODE_POINTS, np.uint8)
     classes[:_LETTERS_END][np.char.isspace(characters)] |= SPACE
     classes[:_LETTERS_END][np.char.isalpha(characters)] |= LETTER
-    for code_point in range(_PUNCTUATION_END):
+    for code_point in np.flatnonzero(classes[:_PUNCTUATION_END] & LETTER == 0).tolist():
         if unicodedata.category(chr(code_point))[0] in "PS":
             classes[code_point] |= PUNCTUATION
     for bit, marks in ((BULLET, BULLETS), (TERMINAL, TERMINAL_MARKS), (CLOSING, CLOSING_MARKS)):
         for mark in marks:
             classes[ord(mark)] |= bit
     lower = code_points.copy()
-    lower[:_LETTERS_END] = np.char.lower(characters).view(np.uint32)
+    capitals = np.flatnonzero(np.char.isupper(characters) | np.char.istitle(characters))
+    lower[capitals] = [ord(chr(capital).lower()[0]) for capital in capitals.tolist()]
     return CharacterTables(classes, lower)
 
 
