@@ -16,8 +16,9 @@ from bessemer.tokenization.tokens_stage import TokensConfig, encode_tokens
 from bessemer.training.config import Cadence
 from bessemer.training.dial import ModelDial, model_config
 from bessemer.training.dpo import DpoConfig, dpo, read_pairs
+from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.layout import ParallelConfig
-from bessemer.training.pretrain import PretrainConfig, pretrain
+from bessemer.training.pretrain import BASE_WIDTH, PretrainConfig, pretrain
 from bessemer.training.sft import SftConfig, read_conversations, sft
 from bessemer.training.watch import rewind_metrics
 from stage_helpers import artifact, contents, killed, said, stage_context, write_documents
@@ -279,6 +280,26 @@ def test_one_dial_derives_the_shape_and_every_size_can_be_set():
         model_config(ModelDial(depth=6, hidden_size=64, intermediate_size=100), 1000).intermediate_size == 100
     )
     assert model_config(ModelDial(depth=1, hidden_size=32), 1000).num_attention_heads == 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "base_width"),
+    [
+        ({}, BASE_WIDTH),
+        ({"kind": "adamw", "betas": (0.9, 0.99)}, BASE_WIDTH),
+        ({"learning_rate": 1e-3}, None),
+        ({"muon_learning_rate": 0.01}, None),
+        ({"learning_rate": 1e-3, "base_width": 512}, 512),
+        ({"base_width": None}, None),
+    ],
+)
+def test_default_rates_of_pretraining_follow_the_width_and_given_ones_are_literal(optimizer, base_width):
+    for given in (optimizer, OptimizerConfig(**optimizer)):
+        config = PretrainConfig(optimizer=given)
+        assert config.optimizer.base_width == base_width
+        assert PretrainConfig.model_validate(config.model_dump(mode="json")) == config
+    assert PretrainConfig().optimizer.base_width == BASE_WIDTH
+    assert SftConfig().optimizer.base_width is None
 
 
 @pytest.mark.parametrize("field", ["sequence_length", "batch_tokens", "micro_batches"])

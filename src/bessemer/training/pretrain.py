@@ -17,17 +17,34 @@ from bessemer.training.dial import ModelDial, model_config
 from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, train
 from bessemer.training.held_out import VALIDATION, validate
 from bessemer.training.memory import check_memory
+from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.launch import on_ranks
 from bessemer.training.parallel.ranks import Ranks
 
+BASE_WIDTH = 256
+"""Width of the model on which the optimizers' default rates were tuned."""
+_RATES = {"learning_rate", "muon_learning_rate", "base_width"}
+
 
 class PretrainConfig(CorpusConfig):
-    """How the base model is trained."""
+    """How the base model is trained. Unless rates are given, the default ones are carried to its width
+    (see `bessemer.model.width`)."""
 
     model: ModelDial = ModelDial()
     """Size of the model."""
     tokens: Count | None = Field(default=None, ge=1)
     """Tokens to train on; default 20 per parameter (Hoffmann et al. 2022, Chinchilla)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_rates_follow_the_width(cls, data: Any) -> Any:
+        """Who sets a rate means that rate; the default ones are those of BASE_WIDTH."""
+        given = data.get("optimizer", {}) if isinstance(data, dict) else None
+        if isinstance(given, OptimizerConfig):
+            given = given.model_dump(exclude_unset=True)
+        if not isinstance(given, dict) or _RATES & given.keys():
+            return data
+        return {**data, "optimizer": {**given, "base_width": BASE_WIDTH}}
 
     @model_validator(mode="after")
     def _sizes_fit_together(self) -> "PretrainConfig":
