@@ -50,6 +50,7 @@ MIN_SIMILARITY = 0.8
 LEAST_PLANTED = 0.65
 GRADES = (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 COPY_SHARE = 0.2
+FINEWEB = {"minhash": "fineweb"}
 PEER_PATH = "PEER_PATH"
 PYTHONS = {"ours": sys.executable, "datatrove": sys.executable}
 _MEAN_WORDS, _VOCABULARY, _EXPONENT = 472, 50_000, 0.9
@@ -74,8 +75,11 @@ def main() -> None:
     parser.add_argument("--side", choices=("ours", "datatrove"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.side:
-        {"ours": run_ours, "datatrove": run_datatrove}[arguments.side](arguments.folder)
+    if arguments.side == "datatrove":
+        run_datatrove(arguments.folder)
+        return
+    if arguments.side == "ours":
+        run_ours(arguments.folder, **FINEWEB)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -137,7 +141,7 @@ def compare_pairs(folder: Path) -> None:
     corpus = folder / "pairs"
     texts, _ = write_corpus(corpus, 5000)
     exact = clusters_of_all_pairs(texts)
-    for name, settings in (("fineweb 14x8", {}), ("16x7", {"bands": 16, "rows": 7})):
+    for name, settings in (("default 16x7", {}), ("fineweb 14x8", FINEWEB)):
         shutil.rmtree(corpus / "ours", ignore_errors=True)
         run_ours(corpus, **settings)
         ids = kept_ids(corpus / "ours" / "output")
@@ -192,7 +196,7 @@ def timed(side: str, folder: Path) -> tuple[float, float]:
     return wall_s, usage.ru_utime + usage.ru_stime
 
 
-def run_ours(folder: Path, **settings: int) -> None:
+def run_ours(folder: Path, **settings: str) -> None:
     from bessemer.curate.dedup.config import DuplicateConfig
     from bessemer.curate.dedup.standalone import deduplicate
 

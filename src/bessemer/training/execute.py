@@ -28,6 +28,7 @@ from bessemer.training.loop import Plan, fit
 from bessemer.training.parallel.ranks import Ranks
 from bessemer.training.peak import peak_of
 from bessemer.training.recompute import recompute
+from bessemer.training.recycled_memory import recycled_memory
 from bessemer.training.sinks import open_sinks
 from bessemer.training.watch import Scale, TrainingWatch
 
@@ -138,6 +139,7 @@ def train(
         watch = TrainingWatch(
             context, progress, scale, config.every.log, config.every.check, check_weights, sinks=sinks
         )
+        stack.enter_context(recycled_memory())
         result = fit(model, plan, checkpoints, watch, ranks)
     model.around_block = None
     if config.float8 == "blocks":

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.curate.dedup import banding, external_sort
+from bessemer.curate.dedup.config import DuplicateConfig
 from bessemer.curate.dedup.resolve import NEAR, Duplicates
 
 CERTAIN = {"bands": 64, "rows": 1, "min_similarity": 0.5} | ONLY_NEAR
@@ -144,7 +145,7 @@ def test_the_evidence_is_the_most_similar_confirmed_pair_with_its_exact_similari
     for low, high, num_shared_bands, similarity in pairs:
         assert similarity == pytest.approx(plain_jaccard(texts[low], texts[high]), abs=1e-12)
         assert similarity >= 0.8
-        assert 1 <= num_shared_bands <= 14
+        assert 1 <= num_shared_bands <= DuplicateConfig().minhash_parameters.bands
     dropped = np.flatnonzero(found.rule == NEAR).tolist()
     assert len(dropped) > 25
     for row in dropped:

@@ -6,11 +6,19 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bessemer.config import Bytes, Config, Count
-from bessemer.curate.dedup.parameters import PUBLISHED, MinHashParameters, Unit
+from bessemer.curate.dedup.parameters import PARAMETER_SETS, MinHashParameters, Unit
 from bessemer.curate.rules import DROP_RULES
 
 ParameterSet = Literal[
-    "fineweb", "refinedweb", "dclm", "redpajama-0.7", "redpajama-0.8", "redpajama-0.9", "nemo", "marin"
+    "verified",
+    "fineweb",
+    "refinedweb",
+    "dclm",
+    "redpajama-0.7",
+    "redpajama-0.8",
+    "redpajama-0.9",
+    "nemo",
+    "marin",
 ]
 Survivor = Literal["first", "longest", "newest", "oldest", "highest", "lowest"]
 Linkage = Literal["connected", "direct"]
@@ -27,8 +35,8 @@ class DuplicateConfig(Config):
     """Drop texts equal to another but for case and whitespace."""
     near_duplicates: bool = True
     """Drop texts whose shingle sets overlap another's by `min_similarity`."""
-    minhash: ParameterSet = "fineweb"
-    """Published parameters that nominate pairs (`curate.dedup.parameters`); the next four change them."""
+    minhash: ParameterSet = "verified"
+    """Parameters that nominate pairs (`curate.dedup.parameters`); the next four change them."""
     shingle_words: Count | None = Field(default=None, gt=0)
     """Words in a shingle (FineWeb: 5)."""
     shingle_characters: Count | None = Field(default=None, gt=0)
@@ -73,15 +81,15 @@ class DuplicateConfig(Config):
 
     @property
     def minhash_parameters(self) -> MinHashParameters:
-        """The published set with this config's changes."""
-        published = PUBLISHED[self.minhash]
-        unit: Unit = published.unit
-        size = published.shingle_size
+        """The named set with this config's changes."""
+        named = PARAMETER_SETS[self.minhash]
+        unit: Unit = named.unit
+        size = named.shingle_size
         if self.shingle_words is not None:
             unit, size = "words", self.shingle_words
         if self.shingle_characters is not None:
             unit, size = "characters", self.shingle_characters
-        return MinHashParameters(unit, size, self.bands or published.bands, self.rows or published.rows)
+        return MinHashParameters(unit, size, self.bands or named.bands, self.rows or named.rows)
 
     @property
     def cuts_text(self) -> bool:
