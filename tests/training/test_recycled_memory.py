@@ -7,14 +7,13 @@ import sys
 
 import pytest
 
-from bessemer.runner.cost import resident_bytes
-
 pytestmark = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no such settings"
 )
 # In a process of its own: what other tests left on the heap would serve the requests.
 PROGRAM = """
-from test_recycled_memory import faults_of_steps, resident_bytes
+from test_recycled_memory import faults_of_steps
+from bessemer.runner.cost import resident_bytes
 from bessemer.training.recycled_memory import recycled_memory
 
 before = faults_of_steps()
