@@ -13,6 +13,7 @@ from bessemer.training.config import TrainingConfig
 from bessemer.training.loop import StepReport
 from bessemer.training.memory import check_memory, estimate_memory
 from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.parallel.layout import ParallelConfig
 from bessemer.training.peak import measured_flops, peak_of
 from bessemer.training.sinks import open_sinks
 from bessemer.training.watch import Scale, TrainingWatch
@@ -199,6 +200,22 @@ def test_the_memory_of_weights_and_state_is_counted_byte_by_byte():
     assert muon == 8 * num_parameters + 8 * tables + 4 * (num_parameters - tables)
     eight = TrainingConfig(optimizer=OptimizerConfig(kind="adamw", state_bits=8))
     assert estimate_memory(eight, SHAPE, gpu).fixed_bytes < estimate_memory(adamw, SHAPE, gpu).fixed_bytes
+
+
+def test_processes_that_divide_a_model_need_their_parts_and_those_on_one_cpu_all_of_them(monkeypatch):
+    def fixed(device, **parallel):
+        config = TrainingConfig(
+            optimizer=OptimizerConfig(kind="adamw"), batch_tokens=4096, parallel=ParallelConfig(**parallel)
+        )
+        return estimate_memory(config, SHAPE, device).fixed_bytes
+
+    gpu, num_parameters = torch.device("cuda"), parameter_count(SHAPE)
+    assert fixed(gpu, data=2) == 16 * num_parameters
+    assert fixed(gpu, shard=2) == 8 * num_parameters
+    assert fixed(gpu, shard=8) == 4 * num_parameters, "each builds the whole model first"
+    assert fixed(CPU, data=2) == 2 * 28 * num_parameters
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert fixed(CPU, data=2) == 28 * num_parameters
 
 
 def test_a_model_that_cannot_fit_is_refused_before_it_starts_with_the_mend(monkeypatch):

@@ -1,5 +1,6 @@
 """Whether a training run fits memory, said before it starts instead of by a crash on the way."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from bessemer.training.config import TrainingConfig
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a run needs on the device it computes on."""
+    """Bytes that a run needs on the device it computes on: of one process, or on a CPU of all that share it."""
 
     fixed_bytes: int
     """Weights, gradients, optimizer state, their average, and on a CPU the copy that a checkpoint is
-    written from: exact but for small tensors."""
+    written from: exact but for small tensors. Where processes divide the model, their parts, and no less than
+    the whole weights, which each builds before it is divided."""
     activation_bytes: int
     """Kept for the backward pass of one micro-batch: a rough figure."""
 
@@ -33,16 +35,26 @@ def estimate_memory(config: TrainingConfig, shape: ModelConfig, device: torch.de
     average = 4 * num_parameters if config.average is not None else 0
     weights = 4 * num_parameters
     snapshot = weights + state + average if device.type == "cpu" else 0
-    fixed = weights + weights + state + average + snapshot
-    item = resolve_dtype(config.compute_dtype, device).itemsize
-    return MemoryEstimate(fixed, _activation_bytes(config, shape, item))
+    parallel = config.parallel
+    num_parts = parallel.shard * parallel.tensor * parallel.pipeline
+    fixed = max(weights, (weights + weights + state + average + snapshot) // num_parts)
+    activations = _activation_bytes(config, shape, resolve_dtype(config.compute_dtype, device).itemsize)
+    num_processes = _processes_here(parallel.world_size) if device.type == "cpu" else 1
+    return MemoryEstimate(num_processes * fixed, num_processes * activations // parallel.tensor)
+
+
+def _processes_here(world_size: int) -> int:
+    """Of a run's processes, those on this machine: torchrun says how many, else it is all."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
 
 
 def _activation_bytes(config: TrainingConfig, shape: ModelConfig, item: int) -> int:
     """`item` is the size of a number in bytes. Per token and block: the inputs of both norms and of both
     output projections, q, k, v before and after rotation, gate, up and their product, and the probabilities
     of explicit attention."""
-    tokens = min(config.micro_batch_tokens or config.tokens_per_step, config.tokens_per_step)
+    parallel = config.parallel
+    own = -(-config.tokens_per_step // (parallel.data * parallel.shard))
+    tokens = min(config.micro_batch_tokens or own, own) // parallel.context
     heads = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
     per_token = 4 * shape.hidden_size + 2 * (heads + 2 * keys) + heads + 3 * shape.intermediate_size
