@@ -14,7 +14,7 @@ from bessemer.training.config import TrainingConfig
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a run needs on the device it computes on: of one process, or on a CPU of all that share it."""
+    """Bytes that a run needs on the device it computes on: of one process, on a CPU of all that share it."""
 
     fixed_bytes: int
     """Weights, gradients, optimizer state, their average, and on a CPU the copy that a checkpoint is
