@@ -31,6 +31,7 @@ from pretrain_throughput import CPU, our_config
 from bessemer.formats.tokens import TokenSplit, read_split
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
+from bessemer.model.width import start_for_width
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.batches import IGNORE, Batch, DocumentRows
 from bessemer.training.gradients import clip_gradients
@@ -72,11 +73,13 @@ def peer_targets(batch: Batch) -> torch.Tensor:
     return batch.targets_BT.masked_fill(batch.targets_BT == IGNORE, -1)
 
 
-def train_ours(corpus: Corpus, num_steps: int, seed: int, dtype: torch.dtype) -> tuple[float, float]:
+def train_ours(
+    corpus: Corpus, num_steps: int, seed: int, dtype: torch.dtype, config: OptimizerConfig
+) -> tuple[float, float]:
     """Seconds and final validation loss."""
     model = Transformer(our_config(corpus.shape), dtype).initialize(seed)
-    config, schedule, objective = OptimizerConfig(), ScheduleConfig(), LanguageModeling()
-    optimizers = Optimizers(model, config)
+    start_for_width(model, config.base_width)
+    optimizers, schedule, objective = Optimizers(model, config), ScheduleConfig(), LanguageModeling()
     started = corpus.clock()
     for step in range(num_steps):
         optimizers.set_learning_rate_factor(learning_rate_factor(schedule, step, num_steps))
@@ -166,7 +169,7 @@ def compare(
     """Seconds of the peer, its loss, seconds of ours, its loss."""
     peer_s, mark = peer(corpus, steps)
     for share in SHARES:
-        ours_s, loss = train_ours(corpus, max(1, round(share * steps)), seed, dtype)
+        ours_s, loss = train_ours(corpus, max(1, round(share * steps)), seed, dtype, OptimizerConfig())
         print(f"    ours on {share:.0%} of the tokens: {loss:.4f} in {ours_s:.0f} s", flush=True)
         if loss <= mark:
             break

@@ -16,33 +16,13 @@ from pathlib import Path
 
 from cpu_kernels import describe_machine
 from peers import Shape
-from pretrain_throughput import CPU, our_config
-from time_to_loss import Corpus
+from pretrain_throughput import CPU
+from time_to_loss import Corpus, train_ours
 
 from bessemer.model.precision import resolve_dtype
-from bessemer.model.transformer import Transformer
-from bessemer.model.width import start_for_width
-from bessemer.objectives.language_modeling import LanguageModeling
-from bessemer.training.gradients import clip_gradients
-from bessemer.training.optimizers import OptimizerConfig, Optimizers
-from bessemer.training.schedules import ScheduleConfig, learning_rate_factor
+from bessemer.training.optimizers import OptimizerConfig
 
 HEAD_DIM = 64
-
-
-def final_loss(corpus: Corpus, num_steps: int, config: OptimizerConfig, seed: int) -> float:
-    """Nats a token on the validation rows at the end of a whole schedule."""
-    model = Transformer(our_config(corpus.shape), resolve_dtype("auto", CPU)).initialize(seed)
-    start_for_width(model, config.base_width)
-    optimizers, schedule, objective = Optimizers(model, config), ScheduleConfig(), LanguageModeling()
-    for step in range(num_steps):
-        optimizers.set_learning_rate_factor(learning_rate_factor(schedule, step, num_steps))
-        optimizers.zero_grad()
-        batch = corpus.batch(step)
-        (objective.loss(model, batch).total / objective.count(batch)).backward()
-        clip_gradients(model, config.max_gradient_norm)
-        optimizers.step()
-    return corpus.loss(lambda batch: objective.loss(model, batch).total)
 
 
 def main() -> None:
@@ -56,7 +36,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
-    base, rates = options.widths[1], OptimizerConfig()
+    base, rates, dtype = options.widths[1], OptimizerConfig(), resolve_dtype("auto", CPU)
     losses: dict[int, dict[float, float]] = {}
     for width in options.widths:
         shape = Shape(
@@ -70,7 +50,7 @@ def main() -> None:
                 muon_learning_rate=rates.muon_learning_rate * factor,
                 base_width=base if options.rules == "on" else None,
             )
-            losses[width][factor] = final_loss(corpus, options.steps, config, seed=1)
+            losses[width][factor] = train_ours(corpus, options.steps, 1, dtype, config)[1]
         row = "  ".join(f"{factor:g}: {loss:.4f}" for factor, loss in losses[width].items())
         print(f"width {width:5}  {row}", flush=True)
     best = {width: min(of_width, key=of_width.__getitem__) for width, of_width in losses.items()}
