@@ -68,31 +68,37 @@ def rows(step: int, ranks: Ranks) -> list[Batch]:
         masks = [[False, *(torch.rand(len(each) - 1, generator=generator) < 0.7).tolist()] for each in ids]
         made.append(row_of_conversations(list(zip(ids, masks, strict=True)), LENGTH, 60))
     numbers = ranks.share.rows(range(NUM_ROWS))
-    return stack_rows([made[number] for number in numbers]).split(NUM_ROWS)
+    return stack_rows([made[number] for number in numbers]).split(ranks.share.fitting(NUM_ROWS, NUM_ROWS))
+
+
+def whole_value(ranks: Ranks, name: str, value: Tensor) -> Tensor:
+    """All of what this rank holds a part of."""
+    joined = whole_tensor(value)
+    return (joined if isinstance(ranks, Alone) else ranks.divided.whole(name, joined)).clone()
 
 
 def curve(ranks: Ranks, folder, optimizer: OptimizerConfig = STANDING, model=None) -> Curve:
     model = tiny_model() if model is None else model
-    ranks.prepare(model, optimizer)
-    parameters = dict(model.named_parameters())
+    trained = ranks.prepare(model, optimizer, LENGTH)
+    parameters = dict(trained.named_parameters())
     kept: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def plain_step(report) -> None:
-        trained = {name: p for name, p in parameters.items() if p.grad is not None}
-        kept.update((name, whole_tensor(p.grad).clone()) for name, p in trained.items())
+        moving = {name: p for name, p in parameters.items() if p.grad is not None}
+        kept.update((name, whole_value(ranks, name, p.grad)) for name, p in moving.items())
         if optimizer.learning_rate < 1e-20:
-            for parameter in trained.values():
+            for parameter in moving.values():
                 local(parameter).sub_(local(parameter.grad), alpha=RATE)
 
     reports = Reports(plain_step)
     the_plan = plan(STEPS, lambda step: rows(step, ranks), optimizer=optimizer)
-    fit(model, the_plan, Checkpoints(folder), reports, ranks)
+    fit(trained, the_plan, Checkpoints(folder), reports, ranks)
     return Curve(
         [report.loss for report in reports.all],
         [report.gradient_norm for report in reports.all],
         kept,
-        {name: whole_tensor(p).clone() for name, p in parameters.items()},
+        {name: whole_value(ranks, name, p) for name, p in parameters.items()},
     )
 
 
@@ -156,9 +162,7 @@ def counted(rank: int, world_size: int, layouts) -> dict[str, dict[str, int]]:
         ranks.prepare(model, STANDING)
         batches = rows(0, ranks)[:2]
         with Collectives() as sent:
-            for place, batch in enumerate(batches, start=1):
-                with ranks.part(is_last=place == len(batches)):
-                    ranks.loss(LanguageModeling(), batch).total.backward()
+            ranks.gradients(LanguageModeling(), batches, len(batches), 1.0)
         found[name] = dict(sent.counts)
     return found
 
@@ -252,9 +256,7 @@ def held(rank: int, world_size: int, layouts) -> dict[str, dict[str, int]]:
         ranks, model = Together(build_layout(config, world_size)), tiny_model()
         ranks.prepare(model, STANDING)
         optimizers, parameters = Optimizers(model, STANDING), list(model.parameters())
-        for place, batch in enumerate(rows(0, ranks)[:2]):
-            with ranks.part(is_last=place == 1):
-                ranks.loss(LanguageModeling(), batch).total.backward()
+        ranks.gradients(LanguageModeling(), rows(0, ranks)[:2], 2, 1.0)
         optimizers.step()
         states = [state for optimizer in optimizers.all for state in optimizer.state.values()]
         found[name] = {

@@ -94,12 +94,6 @@ def test_one_process_works_here_and_starts_none(tmp_path):
     assert said(context) == "of 1"
 
 
-def test_ways_that_the_loop_does_not_know_yet_are_refused(tmp_path):
-    config = TrainingConfig(parallel=ParallelConfig(tensor=2))
-    with pytest.raises(BessemerError, match=r"cannot split by tensor yet: set parallel\.tensor to 1"):
-        on_ranks(speak, config, stage_context(tmp_path))
-
-
 def disagree(rank: int, world_size: int) -> str:
     try:
         check_agreement({"digest of tokens": f"digest {rank}", "seed": "3"})

@@ -25,6 +25,8 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -51,11 +53,37 @@ class Remembers(Protocol):
 
 
 def _state(model: nn.Module, optimizers: Optimizers, average: Mapping[str, Tensor]) -> dict[str, Any]:
-    state = {
-        "model": model.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers.all],
-    }
+    """Everything by the names of parameters, so that processes that hold different ones can share a
+    checkpoint."""
+    state = {"model": model.state_dict(), "optimizers": optimizers.state()}
     return {**state, "average": dict(average)} if average else state
+
+
+def _with_places(state: dict[str, Any], shapes: Mapping[str, torch.Size], ranks: Ranks) -> dict[str, Any]:
+    """The same tensors, and of those that this process has parts of, where they lie in the whole. `shapes`
+    are those of the parameters held here."""
+
+    def placed(name: str, value: Any) -> Any:
+        has_shape = isinstance(value, Tensor) and value.shape == shapes.get(name)
+        return ranks.pieces(name, value) if has_shape else value
+
+    found: dict[str, Any] = {
+        part: {name: placed(name, value) for name, value in state[part].items()}
+        for part in ("model", "average")
+        if part in state
+    }
+    found["optimizers"] = {
+        kind: {
+            name: {quantity: placed(name, value) for quantity, value in quantities.items()}
+            for name, quantities in of_kind.items()
+        }
+        for kind, of_kind in state["optimizers"].items()
+    }
+    return found
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
 class Checkpoints:
@@ -104,6 +132,7 @@ class Checkpoints:
         started = time.perf_counter()
         self.wait()
         state = self._snapshot.take(_state(model, optimizers, average or {}))
+        state = _with_places(state, _shapes(model), self._ranks)
         parts = {name: part.to_json() for name, part in (memory or {}).items()}
         has_stepped = [bool(optimizer.state) for optimizer in optimizers.all]
         notes = json.dumps({"has_stepped": has_stepped, "parts": parts})
@@ -173,7 +202,7 @@ class Checkpoints:
         if self._beside is not None:
             weights = {**state["model"], **state.get("average", {})}
             if self._ranks.writers is not None:
-                weights = _whole_weights(state, partial)
+                weights = _whole_weights(partial)
             self._beside(weights, partial / MODEL_FOLDER)
             if self._milestones is not None:
                 self._milestones.keep(step, partial / MODEL_FOLDER)
@@ -213,10 +242,9 @@ class Checkpoints:
             if has_stepped:
                 _materialize(optimizer)
         state = _state(model, optimizers, average or {})
-        _load_state(state, folder)
+        _load_state(_with_places(state, _shapes(model), self._ranks), folder)
         model.load_state_dict(state["model"])
-        for optimizer, loaded in zip(optimizers.all, state["optimizers"], strict=True):
-            optimizer.load_state_dict(loaded)
+        optimizers.load_state(state["optimizers"])
         for name, part in (memory or {}).items():
             part.from_json(notes["parts"][name])
         return int(folder.name.removeprefix("step-"))
@@ -265,15 +293,17 @@ def _load_state(state: dict[str, Any], folder: Path) -> None:
     load(state, checkpoint_id=str(folder), no_dist=True)
 
 
-def _whole_weights(state: dict[str, Any], folder: Path) -> dict[str, Tensor]:
+def _whole_weights(folder: Path) -> dict[str, Tensor]:
     """The weights that were saved by several processes, read back from their files: nothing is sent while
     training goes on."""
-    names = [part for part in ("model", "average") if part in state]
-    whole = {
-        part: {name: torch.empty(t.shape, dtype=t.dtype) for name, t in state[part].items()} for part in names
-    }
-    _load_state(whole, folder)
-    return {name: tensor for part in names for name, tensor in whole[part].items()}
+    saved = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+    whole: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
+    for key, value in saved.items():
+        part, _, name = key.partition(".")
+        if part in whole and isinstance(value, TensorStorageMetadata):
+            whole[part][name] = torch.empty(value.size, dtype=value.properties.dtype)
+    _load_state({part: weights for part, weights in whole.items() if weights}, folder)
+    return {**whole["model"], **whole["average"]}
 
 
 def _silence_single_process_warning() -> None:

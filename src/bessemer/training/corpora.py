@@ -163,8 +163,9 @@ def training_data(
 
     def batches(step: int) -> list[Batch]:
         batch = stack_rows([source.row(number) for number in share.rows(sizes.numbers(step))])
-        num_parts = max(share.num_parts(config.micro_batches), config.num_parts(len(batch.token_ids_BT)))
-        return [part.to(device) for part in batch.split(num_parts)]
+        num_rows = len(sizes.numbers(step))
+        num_parts = max(share.num_parts(config.micro_batches), config.num_parts(share.most_rows(num_rows)))
+        return [part.to(device) for part in batch.split(share.fitting(num_parts, num_rows))]
 
     def documents(step: int) -> list[str]:
         return [id for number in sizes.numbers(step) for id in source.documents(number)]

@@ -73,21 +73,25 @@ def train(
     Continues from the newest checkpoint of an attempt that was cut short. Called by all `ranks`, each with
     the whole model and its own share of the data; the first one writes.
     """
-    ranks.prepare(model, config.optimizer)
+    device, shape = model.embedding.device, model.config
+    model.around_block = around_block(config, context)
+    if config.float8 == "blocks":
+        multiply_in_float8(model)
+    trained = ranks.prepare(model, config.optimizer, config.sequence_length)
     tokens_per_row, sizes = config.sequence_length, config.batch_sizes
 
     def tokens_before(step: int) -> int:
         return sizes.rows_before(step) * tokens_per_row
 
     def write_folder(weights: Mapping[str, Tensor], folder: Path) -> None:
-        write_model_folder(bare_model(model, weights), folder, tokenizer_folder, tokenizer, context.stage)
+        write_model_folder(bare_model(shape, weights), folder, tokenizer_folder, tokenizer, context.stage)
 
-    average = WeightAverage(model, config.average) if config.average is not None else None
+    average = WeightAverage(trained, config.average) if config.average is not None else None
 
     def check_weights(step: int) -> dict[str, float]:
         """The stage's validation, of the weights that would be exported."""
         with average.applied() if average is not None else nullcontext():
-            whole = ranks.whole(model)
+            whole = ranks.whole(trained)
             values = ranks.agreed(check(whole, step))
             if early_stop is not None:
                 early_stop.saw(values, whole)
@@ -119,19 +123,16 @@ def train(
         memory={"early_stop": early_stop} if early_stop else {},
         should_stop=early_stop.should_stop if early_stop else lambda: False,
     )
-    _say_precision(model, context)
+    _say_precision(device, model.compute_dtype, context)
     run_name = str(context.run.get("name", context.stage))
     sink_names = config.report_to if ranks.is_main else ()
     sinks = open_sinks(sink_names, run_name, context.stage, context.output)
     scale = Scale(
         num_steps,
         tokens_before,
-        flops_per_token(model.config, config.sequence_length),
-        peak_of(model.embedding.device, model.compute_dtype).flops_per_s,
+        flops_per_token(shape, config.sequence_length),
+        peak_of(device, model.compute_dtype).flops_per_s,
     )
-    model.around_block = around_block(config, context)
-    if config.float8 == "blocks":
-        multiply_in_float8(model)
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
@@ -140,13 +141,13 @@ def train(
             context, progress, scale, config.every.log, config.every.check, check_weights, sinks=sinks
         )
         stack.enter_context(recycled_memory())
-        result = fit(model, plan, checkpoints, watch, ranks)
+        result = fit(trained, plan, checkpoints, watch, ranks)
+    if average is not None:
+        average.write_to_model()
+    model = ranks.whole(trained)
     model.around_block = None
     if config.float8 == "blocks":
         multiply_plainly(model)
-    if average is not None:
-        average.write_to_model()
-    model = ranks.whole(model)
     if early_stop is not None:
         ranks.wait()  # until the first process has written the best weights
         early_stop.restore_best(model)
@@ -162,7 +163,7 @@ def train(
     ranks.wait()  # the others end with the first, so that one that ends early has failed
     num_tokens = tokens_before(result.last_step)
     return {
-        "parameters": parameter_count(model.config),
+        "parameters": parameter_count(shape),
         "steps": result.last_step,
         "tokens": num_tokens,
         "loss": watch.last_loss,
@@ -176,15 +177,15 @@ def train(
     }
 
 
-def _say_precision(model: Transformer, context: StageContext) -> None:
+def _say_precision(device: torch.device, compute_dtype: torch.dtype, context: StageContext) -> None:
     """Name the type of the products where it is not the one to expect on this hardware."""
-    is_native = has_native_bfloat16(model.embedding.device)
-    if model.compute_dtype == torch.bfloat16 and not is_native:
+    is_native = has_native_bfloat16(device)
+    if compute_dtype == torch.bfloat16 and not is_native:
         context.say(
             "this processor has no bfloat16 arithmetic and emulates it a hundred times slower: "
             "leave compute_dtype at auto, or set it to float32"
         )
-    elif model.compute_dtype == torch.float32 and not is_native:
+    elif compute_dtype == torch.float32 and not is_native:
         context.say("computing in float32: this processor has no bfloat16 arithmetic")
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bessemer.errors import BessemerError
-from bessemer.model.config import parameter_count
+from bessemer.model.config import ModelConfig, parameter_count
 from bessemer.model.folder import check_reload, save_model
 from bessemer.model.transformer import Transformer
 from bessemer.tokenization.tokenizer import Tokenizer
@@ -48,9 +48,9 @@ def write_model_folder(
     save_model(model, folder, tokenizer_folder=tokenizer_folder, generation=generation, card=card)
 
 
-def bare_model(model: Transformer, weights: Mapping[str, Tensor]) -> Transformer:
-    """A model of the same shape that holds `weights`, without copying them; good for saving alone."""
+def bare_model(shape: ModelConfig, weights: Mapping[str, Tensor]) -> Transformer:
+    """A model that holds `weights`, without copying them; good for saving alone."""
     with torch.device("meta"):
-        bare = Transformer(model.config, model.compute_dtype)
+        bare = Transformer(shape)
     bare.load_state_dict(weights, assign=True)
     return bare

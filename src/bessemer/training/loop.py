@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bessemer.errors import BessemerError
 from bessemer.model.mixture import balance_experts
@@ -117,14 +117,20 @@ class FitResult:
 
 
 def fit(
-    model: Transformer, plan: Plan[Any], checkpoints: Checkpoints, watch: Watch, ranks: Ranks | None = None
+    model: nn.Module,
+    plan: Plan[Any],
+    checkpoints: Checkpoints,
+    watch: Watch,
+    ranks: Ranks | None = None,
 ) -> FitResult:
     """Train `model` in place, from the newest checkpoint on, to the end of the plan.
 
-    `ranks` are the processes that train together and have prepared the model; default: this one alone.
+    `ranks` are the processes that train together, and `model` is what they have prepared; default: this
+    process alone, and a Transformer.
     Raises BessemerError when the guard gives the run up, and what saving and data raise.
     """
     if ranks is None:
+        assert isinstance(model, Transformer)
         ranks = Alone(model)
     run = _Run(model, plan, checkpoints, watch, ranks)
     started = time.perf_counter()
@@ -143,11 +149,11 @@ class _Run:
     """One call of `fit`: the loop, and what it does about bad steps."""
 
     def __init__(
-        self, model: Transformer, plan: Plan[Any], checkpoints: Checkpoints, watch: Watch, ranks: Ranks
+        self, model: nn.Module, plan: Plan[Any], checkpoints: Checkpoints, watch: Watch, ranks: Ranks
     ) -> None:
         self.model, self.plan, self.checkpoints, self.watch = model, plan, checkpoints, watch
         self.ranks = ranks
-        self.optimizers = Optimizers(model, plan.optimizer)
+        self.optimizers = Optimizers(model, plan.optimizer, ranks.joined(model))
         self.guard = Guard(plan.guard)
         self.scale = dynamic_loss_scale() if model.compute_dtype == torch.float16 else LossScale()
         self.average = plan.average
@@ -238,26 +244,9 @@ class _Run:
         count, num_parts = ranks.counts(own_count, len(micro_batches))
         divisor = max(count, 1)
         self.optimizers.zero_grad()
-        total, sums = 0.0, {}
-        for place, batch in enumerate(micro_batches, start=1):
-            with ranks.part(is_last=place == num_parts):
-                loss = ranks.loss(objective, batch)
-                scaled = loss.total if self.scale.scale == 1 else loss.total * self.scale.scale
-                (scaled / divisor).backward()
-            total += loss.total.item()
-            for name, value in loss.sums.items():
-                sums[name] = sums.get(name, 0.0) + value
-        for place in range(len(micro_batches) + 1, num_parts + 1):
-            self._keep_pace(micro_batches[-1], is_last=place == num_parts)
+        total, sums = ranks.gradients(objective, micro_batches, num_parts, self.scale.scale / divisor)
         total, *values = ranks.sums([total, *sums.values()])
         return total / divisor, {n: value / divisor for n, value in zip(sums, values, strict=True)}, count
-
-    def _keep_pace(self, batch: Any, *, is_last: bool) -> None:
-        """Add nothing to the gradient: other ranks have more parts, and in each they wait for this one."""
-        self.model.eval()  # so that experts do not count the tokens twice
-        with self.ranks.part(is_last=is_last):
-            (self.ranks.loss(self.plan.objective, batch).total * 0).backward()
-        self.model.train()
 
     def _clip(self) -> tuple[float, dict[str, float]]:
         if self.scale.scale != 1:

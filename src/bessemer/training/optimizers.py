@@ -5,18 +5,20 @@ moves equally far (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from bessemer.config import Config, Count
 from bessemer.model.width import learning_rate_scales
 from bessemer.training.adamw_8bit import AdamW8bit
 from bessemer.training.optimizer_state import EightBitState, WideState, restore_codes
-from bessemer.training.parallel.matrices import layout_of, local, orthogonal
+from bessemer.training.parallel.matrices import Divides, layout_of, local, orthogonal, orthogonal_part
 
 
 class OptimizerConfig(Config):
@@ -53,10 +55,13 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         state_bits: int = 32,
+        joined: Mapping[Tensor, "JoinedMatrix"] | None = None,
     ) -> None:
         """`params` must all be matrices, or stacks of them, such as experts; each matrix is replaced for
-        itself. The update's scale is sqrt(max(1, rows / columns))."""
+        itself. The update's scale is sqrt(max(1, rows / columns)). `joined` are those of which this process
+        has parts."""
         params = list(params)
+        self._joined = dict(joined or {})
         assert all(p.ndim in (2, 3) for p in params), "Muon updates matrices only"
         self._momentum = {8: EightBitState, 32: WideState}[state_bits](
             self, "momentum_buffer", is_signed=True
@@ -71,7 +76,8 @@ class Muon(torch.optim.Optimizer):
             alike: dict[Any, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    alike[parameter.shape, layout_of(parameter)].append(parameter)
+                    own = parameter if parameter in self._joined else None  # by identity
+                    alike[parameter.shape, layout_of(parameter), id(own)].append(parameter)
             for parameters in alike.values():
                 self._step_alike(parameters, group)
 
@@ -89,18 +95,39 @@ class Muon(torch.optim.Optimizer):
             local(buffer).lerp_(local(gradient), 1 - group["momentum"])
             nesterov.append(local(gradient).lerp(local(buffer), group["momentum"]))
             self._momentum.write(parameter, buffer)
-        updates = orthogonal(nesterov, parameters[0])
-        shape = parameters[0].shape
+        joined = self._joined.get(parameters[0])
+        if joined is None:
+            updates, shape = orthogonal(nesterov, parameters[0]), parameters[0].shape
+        else:
+            updates, shape = [joined.orthogonal(nesterov[0], parameters[0])], joined.shape
         scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
         for parameter, update in zip(parameters, updates, strict=True):
             local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
             local(parameter).add_(update, alpha=-group["lr"] * scale)
 
 
+@dataclass(frozen=True)
+class JoinedMatrix:
+    """A matrix of which this process has a part, for Muon."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of the whole."""
+    divided: Divides
+
+    def orthogonal(self, part: Tensor, like: Tensor) -> Tensor:
+        """See `orthogonal_part`."""
+        return orthogonal_part(part, like, self.name, self.divided)
+
+
 class Optimizers:
     """The optimizers of one model as one: step, zero_grad, a shared schedule, one state dict."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(
+        self, model: nn.Module, config: OptimizerConfig, joined: Mapping[Tensor, JoinedMatrix] | None = None
+    ) -> None:
+        """`joined`: see `Muon`."""
+        names = {parameter: name for name, parameter in model.named_parameters()}
         matrices, others = split_parameters(model, config.kind)
         narrow = {id(p) for p in split_parameters(model, "muon")[0]} if config.state_bits == 8 else set()
         rates: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas}
@@ -124,9 +151,14 @@ class Optimizers:
                     momentum=config.muon_momentum,
                     weight_decay=config.weight_decay,
                     state_bits=config.state_bits,
+                    joined=joined,
                 )
             )
             self._names.append("muon")
+        self._of_parameters = [
+            [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+            for optimizer in self.all
+        ]
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.all]
 
     def set_learning_rate_factor(self, factor: float) -> None:
@@ -142,6 +174,20 @@ class Optimizers:
             for name, optimizer in zip(self._names, self.all, strict=True)
         }
 
+    def state(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """What the optimizers remember: optimizer → parameter → quantity. The tensors themselves."""
+        return {
+            kind: {names[number]: dict(values) for number, values in optimizer.state_dict()["state"].items()}
+            for kind, names, optimizer in zip(self._names, self._of_parameters, self.all, strict=True)
+        }
+
+    def load_state(self, state: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        """Take over what `state` gave."""
+        for kind, names, optimizer in zip(self._names, self._of_parameters, self.all, strict=True):
+            numbered = {names.index(name): dict(values) for name, values in state[kind].items()}
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": numbered, "param_groups": groups})
+
     def step(self) -> None:
         for optimizer in self.all:
             optimizer.step()
@@ -152,20 +198,21 @@ class Optimizers:
 
 
 def _adamw_groups(model: nn.Module, others: list[Tensor], config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Decayed matrices and undecayed vectors, and of each those whose rate is scaled for the width."""
+    """Decayed matrices and undecayed vectors, and of each those whose rate is scaled for the width, and those
+    that are sharded, which torch updates apart from whole ones."""
     scales = learning_rate_scales(model, config.base_width)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups: dict[tuple[bool, float], list[Tensor]] = {(True, 1.0): [], (False, 1.0): []}
+    groups: dict[tuple[bool, float, bool], list[Tensor]] = {}
     for parameter in others:
-        groups.setdefault((parameter.ndim >= 2, scales[names[id(parameter)]]), []).append(parameter)
+        kind = (parameter.ndim >= 2, scales[names[id(parameter)]], isinstance(parameter, DTensor))
+        groups.setdefault(kind, []).append(parameter)
     return [
         {
             "params": parameters,
             "lr": config.learning_rate * scale,
             "weight_decay": config.weight_decay if is_decayed else 0.0,
         }
-        for (is_decayed, scale), parameters in groups.items()
-        if parameters
+        for (is_decayed, scale, _), parameters in groups.items()
     ]
 
 

@@ -81,8 +81,12 @@ def tune(config: SftConfig, context: StageContext, ranks: Ranks) -> dict[str, An
 
     def batches(step: int) -> list[Batch]:
         join_share = config.join_share if step >= config.join_after * num_steps else 0.0
-        rows = [row(number, join_share) for number in ranks.share.rows(sizes.numbers(step))]
-        num_parts = max(ranks.share.num_parts(config.micro_batches), config.num_parts(len(rows)))
+        share, numbers = ranks.share, sizes.numbers(step)
+        rows = [row(number, join_share) for number in share.rows(numbers)]
+        num_parts = max(
+            share.num_parts(config.micro_batches), config.num_parts(share.most_rows(len(numbers)))
+        )
+        num_parts = share.fitting(num_parts, len(numbers))
         return [batch.to(device) for batch in stack_rows(rows).split(num_parts)]
 
     def documents(step: int) -> list[str]:

@@ -15,7 +15,7 @@ once; otherwise each is reduced as it comes. Ranks that split a row's tokens (co
 gradient just as those with different rows do, so they are summed over, and sharded over, alike.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -51,8 +51,9 @@ class DataParallel(Protocol):
         ...
 
 
-def distribute(model: Transformer, layout: Layout) -> DataParallel:
+def distribute(model: Transformer, layout: Layout, left_out: Collection[nn.Parameter] = ()) -> DataParallel:
     """Split the work on `model` by the layout's data, shard and context ways; the model is changed in place.
+    Gradients of the parameters `left_out` are not summed here.
 
     All ranks must hold the same weights: nothing is sent. Raises BessemerError where a setting needs
     another one.
@@ -66,8 +67,8 @@ def distribute(model: Transformer, layout: Layout) -> DataParallel:
             )
         if config.data * config.context == 1:
             return Whole(model)
-        return Copies(model, layout)
-    return Shards(model, layout)
+        return Copies(model, layout, left_out)
+    return Shards(model, layout, left_out)
 
 
 class Whole:
@@ -86,10 +87,13 @@ class Whole:
 class Copies:
     """DDP: every rank holds the model; gradients are summed in buckets while the backward pass goes on."""
 
-    def __init__(self, model: Transformer, layout: Layout) -> None:
+    def __init__(self, model: Transformer, layout: Layout, left_out: Collection[nn.Parameter] = ()) -> None:
         self._group = layout.flat("data", "context").get_group()
+        losses = _Losses(model)
+        names = [name for name, parameter in losses.named_parameters() if parameter in set(left_out)]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(losses, names)
         self._losses = DistributedDataParallel(
-            _Losses(model),
+            losses,
             process_group=self._group,
             forward_sync_buffers=False,
             init_sync=False,  # weights come from one seed or one folder
@@ -139,26 +143,10 @@ class Shards:
     With `data` above 1 the sharded whole is copied (HSDP): shards are summed over the copies as well.
     """
 
-    def __init__(self, model: Transformer, layout: Layout) -> None:
+    def __init__(self, model: Transformer, layout: Layout, left_out: Collection[nn.Parameter] = ()) -> None:
         self._zero = layout.config.zero
-        options: dict[str, Any] = {
-            "mesh": _shard_mesh(layout),
-            "mp_policy": MixedPrecisionPolicy(
-                reduce_dtype=torch.bfloat16 if layout.config.gradient_dtype == "bfloat16" else None
-            ),
-            "offload_policy": _offload_policy(layout),
-        }
-        # One group a block: gathered before its forward and, as the next block computes, its backward.
-        for block in (*model.blocks, *model.future):
-            fully_shard(block, reshard_after_forward=self._zero == 3, **options)
-        # Tables and the final norm are needed at both ends of a pass, so they stay gathered in between; the
-        # head is read outside of the model's forward, by objectives.
-        self._root: FSDPModule = fully_shard(model, reshard_after_forward=False, **options)
+        self._root = shard_model(model, layout, left_out, reshard_after_forward=self._zero == 3)
         self._model = model
-        for module in model.modules():
-            if isinstance(module, FSDPModule):
-                module.set_gradient_divide_factor(1.0)
-                module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sums
 
     def loss(self, objective: Objective[Any], batch: Any) -> LossSum:
         return objective.loss(self._model, batch)
@@ -169,6 +157,32 @@ class Shards:
         self._root.set_reshard_after_backward(is_last or self._zero == 3)
         self._root.set_is_last_backward(is_last)
         yield
+
+
+def shard_model(
+    model: Transformer, layout: Layout, left_out: Collection[nn.Parameter], *, reshard_after_forward: bool
+) -> FSDPModule:
+    """Shard each block and then the rest; gradients are summed, not averaged. Blocks give back what was
+    gathered after their forward passes, or keep it for the backward."""
+    options: dict[str, Any] = {
+        "mesh": _shard_mesh(layout),
+        "mp_policy": MixedPrecisionPolicy(
+            reduce_dtype=torch.bfloat16 if layout.config.gradient_dtype == "bfloat16" else None
+        ),
+        "offload_policy": _offload_policy(layout),
+        "ignored_params": set(left_out),
+    }
+    # One group a block: gathered before its forward and, as the next block computes, its backward.
+    for block in (*model.blocks, *model.future):
+        fully_shard(block, reshard_after_forward=reshard_after_forward, **options)
+    # Tables and the final norm are needed at both ends of a pass, so they stay gathered in between; the head
+    # is read outside of the model's forward, by objectives.
+    root = fully_shard(model, reshard_after_forward=False, **options)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sums
+    return root
 
 
 def _shard_mesh(layout: Layout) -> DeviceMesh:

@@ -6,6 +6,8 @@ what sums over data, shard and context adds up but for `divided_elsewhere`, and 
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from bessemer.model.config import ModelConfig
 from bessemer.model.transformer import Transformer
@@ -26,6 +28,8 @@ from bessemer.training.parallel.parts import (
     tensor_part,
     whole,
 )
+from bessemer.training.parallel.pieces import Pieces, Segment, cut_segments, segments_of_ranges
+from bessemer.training.parallel.shapes import parameter_shapes
 from bessemer.training.parallel.tensor import divide_tensors, sum_undivided_gradients
 
 
@@ -75,6 +79,10 @@ class Divided:
         tensor = config.tensor if is_tensor_divided(name) else 1
         return tensor * (config.expert if is_expert_divided(name) else 1)
 
+    def is_joined_for_updates(self, name: str) -> bool:
+        """Whether what is held of a matrix is less than a whole one: Muon needs all of it."""
+        return self._layout.config.tensor > 1 and is_tensor_divided(name)
+
     def whole(self, name: str, part: Tensor) -> Tensor:
         """A parameter, or what has its shape, from the parts of all processes, on each of them. What FSDP
         has sharded is given with its shards joined."""
@@ -91,6 +99,30 @@ class Divided:
             return value
         experts = self._expert_part(name, value.shape, self._expert_group.rank())
         return value if experts is None else experts.of(value)
+
+    def pieces(self, name: str, value: Tensor) -> Tensor:
+        """What is held of a parameter, or of what has its shape, as checkpoints take it: with the places of
+        its pieces in the whole. Shares its memory."""
+        if self.num_parts(name) == 1:
+            return value
+        whole_shape = torch.Size(parameter_shapes(self._config)[name])
+        segments = [[Segment(0, 0, size)] for size in value.shape]
+        parts: list[Part | None] = [self._tensor_part(name, whole_shape, self._layout.place("tensor"))]
+        if self._experts is not None:
+            parts.append(self._expert_part(name, whole_shape, self._expert_group.rank()))
+        for part in parts:
+            if part is not None:
+                segments[part.dim] = segments_of_ranges(part.ranges)
+        if isinstance(value, DTensor):
+            sizes, starts = compute_local_shape_and_global_offset(
+                value.shape, value.device_mesh, value.placements
+            )
+            segments = [
+                cut_segments(each, start, start + size)
+                for each, start, size in zip(segments, starts, sizes, strict=True)
+            ]
+            value = value.to_local()
+        return Pieces.of(value.detach(), whole_shape, segments)
 
     @property
     def _expert_group(self) -> torch.distributed.ProcessGroup:

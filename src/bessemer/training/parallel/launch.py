@@ -30,8 +30,6 @@ Work = Callable[[ConfigT, StageContext, Ranks], Metrics]
 
 _GRACE_S = 3.0
 """After one process has failed: until those that fail of the same cause have, too."""
-_NOT_YET = ("tensor", "pipeline", "expert")
-"""Ways that have modules here, but which the training loop does not call yet."""
 
 
 def on_ranks(work: Work[ConfigT], config: ConfigT, context: StageContext) -> Metrics:
@@ -42,12 +40,6 @@ def on_ranks(work: Work[ConfigT], config: ConfigT, context: StageContext) -> Met
     parallel = config.parallel
     if parallel.world_size == 1:
         return work(config, context, Alone())
-    unknown = [way for way in _NOT_YET if getattr(parallel, way) > 1]
-    if unknown:
-        raise BessemerError(
-            f"training stages cannot split by {' and '.join(unknown)} yet: set parallel.{unknown[0]} to 1, "
-            "and use parallel.data, parallel.shard and parallel.context"
-        )
     if torchrun.is_active():
         return torchrun.lead(work, config, context)
     context.say(f"{parallel.world_size} processes on this machine")

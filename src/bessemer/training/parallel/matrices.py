@@ -8,7 +8,7 @@ Shapes: N matrices of M x K; R ranks, of which rank r holds the rows M_r.
 """
 
 from collections.abc import Hashable, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -42,6 +42,27 @@ def orthogonal(parts: Sequence[Tensor], like: Tensor) -> Sequence[Tensor]:
             return _whole(parts)  # each matrix of the stack lies on one rank
         return _by_owner(parts, like.shape[0], like.device_mesh.get_group(split[0][0]))
     return _gathered(parts, like)
+
+
+class Divides(Protocol):
+    """See `bessemer.training.parallel.divided.Divided`."""
+
+    def is_joined_for_updates(self, name: str) -> bool: ...
+    def whole(self, name: str, part: Tensor) -> Tensor: ...
+    def part(self, name: str, whole_value: Tensor) -> Tensor: ...
+
+
+def orthogonal_part(part: Tensor, like: Tensor, name: str, divided: Divides) -> Tensor:
+    """The same for a part of a matrix that is divided by tensors, and perhaps sharded too: every process
+    joins the parts and computes all."""
+    if not isinstance(like, DTensor):
+        return divided.part(name, _whole([divided.whole(name, part)])[0])
+    mesh, placements = like.device_mesh, like.placements
+    shard = DTensor.from_local(
+        part, mesh, placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+    own = divided.part(name, _whole([divided.whole(name, shard.full_tensor())])[0])
+    return _sharded(own, like)
 
 
 def _whole(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -93,11 +114,12 @@ def _gathered(parts: Sequence[Tensor], like: DTensor) -> list[Tensor]:
         DTensor.from_local(part, mesh, placements, run_check=False, shape=like.shape, stride=like.stride())
         for part in parts
     ]
-    updates = _whole([shard.full_tensor() for shard in shards])
+    return [_sharded(update, like) for update in _whole([shard.full_tensor() for shard in shards])]
+
+
+def _sharded(whole: Tensor, like: DTensor) -> Tensor:
+    """This rank's shard of what all have."""
+    mesh = like.device_mesh
     copies = [Replicate()] * mesh.ndim
-    return [
-        DTensor.from_local(update.contiguous(), mesh, copies, run_check=False)
-        .redistribute(mesh, placements)
-        .to_local()
-        for update in updates
-    ]
+    copied = DTensor.from_local(whole.contiguous(), mesh, copies, run_check=False)
+    return copied.redistribute(mesh, like.placements).to_local()

@@ -286,6 +286,16 @@ def fitting_micro_batches(schedule: PipelineSchedule, num_processes: int, at_lea
     return number
 
 
+def fitting_within(schedule: PipelineSchedule, num_processes: int, at_least: int, at_most: int) -> int:
+    """The smallest number of micro-batches from `at_least` on that the schedule takes, or if that is more
+    than `at_most`, the largest below; `at_most` where none is."""
+    number = fitting_micro_batches(schedule, num_processes, at_least)
+    if number <= at_most:
+        return number
+    below = (n for n in range(at_most, 0, -1) if _fits(schedule, num_processes, n))
+    return next(below, at_most)
+
+
 def _fits(schedule: PipelineSchedule, num_processes: int, num_batches: int) -> bool:
     """What torch's schedules ask for."""
     if schedule == "1f1b":

@@ -1,19 +1,25 @@
 """What the training loop asks of the processes that train together, and what one alone answers."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum, Objective
+from bessemer.training.accumulation import accumulate
 from bessemer.training.gradients import clip_by_norms
-from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.optimizers import JoinedMatrix, OptimizerConfig
 
 ValueT = TypeVar("ValueT")
+
+
+def any_number(num_parts: int, num_rows: int) -> int:
+    """Any number of micro-batches suits."""
+    return num_parts
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,9 @@ class Share:
 
     place: int = 0
     of: int = 1
+    fit: Callable[[int, int], int] = any_number
+    """Takes the micro-batches wanted and the rows that every taker has at least; how many micro-batches
+    suit."""
 
     def rows(self, numbers: range) -> range:
         """This taker's part of the rows' numbers."""
@@ -30,6 +39,15 @@ class Share:
     def num_parts(self, num_parts: int) -> int:
         """Micro-batches of this taker where one alone would have `num_parts`."""
         return -(-num_parts // self.of)
+
+    def most_rows(self, num_rows: int) -> int:
+        """Rows of the taker that gets most of `num_rows`."""
+        return -(-num_rows // self.of)
+
+    def fitting(self, num_parts: int, num_rows: int) -> int:
+        """Micro-batches for each taker's part of `num_rows` rows: `num_parts`, or the number nearest that
+        suits. The same for all takers."""
+        return self.fit(num_parts, num_rows // self.of)
 
 
 class Ranks(Protocol):
@@ -51,8 +69,19 @@ class Ranks(Protocol):
         """The processes, for the use of one thread that writes; None where this one writes alone."""
         ...
 
-    def prepare(self, model: Transformer, optimizer: OptimizerConfig) -> None:
-        """Distribute the model, in place; before its optimizers are made."""
+    def prepare(
+        self, model: Transformer, optimizer: OptimizerConfig, row_tokens: int | None = None
+    ) -> nn.Module:
+        """Distribute the model, whose rows have `row_tokens` tokens; what this process holds of it, to be
+        trained. Before its optimizers are made."""
+        ...
+
+    def joined(self, model: nn.Module) -> Mapping[Tensor, JoinedMatrix]:
+        """Matrices of which this process has parts, for its optimizers."""
+        ...
+
+    def pieces(self, name: str, value: Tensor) -> Tensor:
+        """What is held of a parameter, or of what has its shape, as checkpoints take it."""
         ...
 
     def own(self, batch: Any) -> Any:
@@ -64,12 +93,12 @@ class Ranks(Protocol):
         """Items over all ranks, and micro-batches of the rank that has most."""
         ...
 
-    def loss(self, objective: Objective[Any], batch: Any) -> LossSum:
-        """This rank's summed loss of a micro-batch."""
-        ...
-
-    def part(self, *, is_last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of one micro-batch."""
+    def gradients(
+        self, objective: Objective[Any], batches: Sequence[Any], num_parts: int, factor: float
+    ) -> tuple[float, dict[str, float]]:
+        """Add the gradients of the micro-batches' losses, times `factor`, to those of the parameters: after
+        it they are those of all ranks. This rank's summed losses, and further sums. No rank has more than
+        `num_parts` micro-batches."""
         ...
 
     def sums(self, values: Sequence[float]) -> list[float]:
@@ -84,7 +113,7 @@ class Ranks(Protocol):
         """As `clip_by_norms`, over all parts of the model."""
         ...
 
-    def whole(self, model: Transformer) -> Transformer:
+    def whole(self, model: nn.Module) -> Transformer:
         """The model with whole weights on every rank, to look at: itself where it is whole."""
         ...
 
@@ -108,8 +137,17 @@ class Alone:
         """`model` saves the call of `prepare`."""
         self._model = model
 
-    def prepare(self, model: Transformer, optimizer: OptimizerConfig) -> None:
+    def prepare(
+        self, model: Transformer, optimizer: OptimizerConfig, row_tokens: int | None = None
+    ) -> nn.Module:
         self._model = model
+        return model
+
+    def joined(self, model: nn.Module) -> Mapping[Tensor, JoinedMatrix]:
+        return {}
+
+    def pieces(self, name: str, value: Tensor) -> Tensor:
+        return value
 
     def own(self, batch: Any) -> Any:
         return batch
@@ -117,12 +155,16 @@ class Alone:
     def counts(self, count: int, num_parts: int) -> tuple[int, int]:
         return count, num_parts
 
-    def loss(self, objective: Objective[Any], batch: Any) -> LossSum:
-        assert self._model is not None, "prepare comes first"
-        return objective.loss(self._model, batch)
+    def gradients(
+        self, objective: Objective[Any], batches: Sequence[Any], num_parts: int, factor: float
+    ) -> tuple[float, dict[str, float]]:
+        model = self._model
+        assert model is not None, "prepare comes first"
 
-    def part(self, *, is_last: bool) -> AbstractContextManager[None]:
-        return nullcontext()
+        def loss_of(batch: Any) -> LossSum:
+            return objective.loss(model, batch)
+
+        return accumulate(model, loss_of, batches, factor, lambda is_last: nullcontext(), num_parts)
 
     def sums(self, values: Sequence[float]) -> list[float]:
         return list(values)
@@ -132,7 +174,8 @@ class Alone:
     def clip(self, model: nn.Module, max_norm: float) -> tuple[float, dict[str, float]]:
         return clip_by_norms(model, max_norm)
 
-    def whole(self, model: Transformer) -> Transformer:
+    def whole(self, model: nn.Module) -> Transformer:
+        assert isinstance(model, Transformer)
         return model
 
     def agreed(self, value: ValueT) -> ValueT:

@@ -3,8 +3,7 @@
 A step takes two small gathers (counts; losses) and one for the norm, whatever the model's size.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -16,15 +15,18 @@ from torch.distributed.tensor import DTensor, Replicate
 from bessemer.errors import BessemerError
 from bessemer.model.mixture import Mixture
 from bessemer.model.transformer import Transformer
-from bessemer.objectives.base import LossSum, Objective
+from bessemer.objectives.base import Objective
 from bessemer.training.batches import Batch
 from bessemer.training.gradients import GROUPS, group_of
-from bessemer.training.optimizers import OptimizerConfig
-from bessemer.training.parallel.context import divide_rows, part_of_rows
-from bessemer.training.parallel.data import DataParallel, distribute
-from bessemer.training.parallel.layout import Layout
+from bessemer.training.optimizers import JoinedMatrix, OptimizerConfig
+from bessemer.training.parallel.context import part_of_rows
+from bessemer.training.parallel.divided import Divided
+from bessemer.training.parallel.layout import Layout, check_shape
 from bessemer.training.parallel.matrices import local
+from bessemer.training.parallel.pipeline import fitting_within
 from bessemer.training.parallel.ranks import Share
+from bessemer.training.parallel.shapes import parameter_shapes
+from bessemer.training.parallel.trained import Accumulating, Pipelining, Trained
 
 ValueT = TypeVar("ValueT")
 
@@ -36,50 +38,99 @@ class Together:
         """Collective: makes the groups that are needed."""
         self._layout = layout
         self._tokens = layout.flat("data", "shard", "context").get_group()
+        self._routed = layout.flat("data", "shard", "context", "tensor").get_group()
         # A thread of its own sends through it, at any time, so it must be of its own, too.
         timeout = timedelta(seconds=layout.config.timeout_s)
         writers = dist.new_group(backend="gloo", timeout=timeout)
         assert isinstance(writers, dist.ProcessGroup)  # of all processes, so of this one
         self.writers: dist.ProcessGroup | None = writers
-        self._parallel: DataParallel | None = None
+        self._trained: Trained | None = None
+        self._divided: Divided | None = None
+        self._rope: tuple[Tensor, Tensor] | None = None
         self.is_main = layout.rank == 0
         shard = layout.config.shard
-        self.share = Share(layout.place("data") * shard + layout.place("shard"), layout.config.data * shard)
+        place = layout.place("data") * shard + layout.place("shard")
+        self.share = Share(place, layout.config.data * shard, self._fit)
 
-    def prepare(self, model: Transformer, optimizer: OptimizerConfig) -> None:
-        if optimizer.state_bits == 8 and self._layout.config.shard > 1:
+    def _fit(self, num_parts: int, num_rows: int) -> int:
+        """A pipeline is idle with fewer micro-batches than processes, and some schedules take only some
+        numbers of them."""
+        config = self._layout.config
+        if config.pipeline == 1:
+            return num_parts
+        return fitting_within(
+            config.pipeline_schedule, config.pipeline, max(num_parts, config.pipeline), num_rows
+        )
+
+    def prepare(
+        self, model: Transformer, optimizer: OptimizerConfig, row_tokens: int | None = None
+    ) -> nn.Module:
+        """Raises BessemerError for what does not divide, and for settings that do not go together."""
+        config, shape = self._layout.config, model.config
+        if optimizer.state_bits == 8 and config.shard * config.tensor * config.expert > 1:
             raise BessemerError(
-                "optimizer.state_bits 8 keeps blocks of codes that do not follow the shards of a parameter: "
-                "set it to 32 with parallel.shard, or use parallel.data"
+                "optimizer.state_bits 8 keeps blocks of codes that do not follow the parts of a parameter: "
+                "set it to 32 with parallel.shard, tensor and expert, or use parallel.data"
             )
-        if self._layout.config.context > 1:
-            divide_rows(model, model.config, self._layout.mesh["context"].get_group())
-        self._parallel = distribute(model, self._layout)
+        check_shape(
+            config,
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            shape.num_hidden_layers,
+            shape.mixture.num_experts if shape.mixture is not None else 0,
+        )
+        self._rope = (model.rope_cos, model.rope_sin)
+        self._divided = Divided(self._layout, shape)
+        self._divided.divide(model)
+        if config.pipeline > 1:
+            self._trained = Pipelining(model, self._layout, self._divided, row_tokens)
+        else:
+            self._trained = Accumulating(model, self._layout, self._divided)
+        return self._trained.module
 
     @property
-    def _prepared(self) -> DataParallel:
-        assert self._parallel is not None, "prepare comes first"
-        return self._parallel
+    def _prepared(self) -> tuple[Trained, Divided]:
+        assert self._trained is not None, "prepare comes first"
+        assert self._divided is not None, "prepare comes first"
+        return self._trained, self._divided
+
+    @property
+    def divided(self) -> Divided:
+        """What divides the model's tensors."""
+        return self._prepared[1]
+
+    def joined(self, model: nn.Module) -> Mapping[Tensor, JoinedMatrix]:
+        divided = self.divided
+        shapes = parameter_shapes(model.config)  # type: ignore[reportArgumentType]
+        return {
+            parameter: JoinedMatrix(name, shapes[name], divided)
+            for name, parameter in model.named_parameters()
+            if divided.is_joined_for_updates(name)
+        }
+
+    def pieces(self, name: str, value: Tensor) -> Tensor:
+        return self.divided.pieces(name, value)
 
     def own(self, batch: Any) -> Any:
-        size = self._layout.config.context
-        if size == 1:
+        config = self._layout.config
+        for way in ("context", "tensor", "pipeline"):
+            if getattr(config, way) > 1 and not isinstance(batch, Batch):
+                raise BessemerError(
+                    f"parallel.{way} works on rows of tokens, and this stage compares whole answers: set it "
+                    "to 1, and use parallel.data or parallel.shard"
+                )
+        if config.context == 1:
             return batch
-        if not isinstance(batch, Batch):
-            raise BessemerError(
-                "parallel.context divides rows of tokens, and this stage compares whole answers: set it to 1"
-            )
-        return part_of_rows(batch, size, self._layout.place("context"))
+        return part_of_rows(batch, config.context, self._layout.place("context"))
 
     def counts(self, count: int, num_parts: int) -> tuple[int, int]:
         gathered = _gathered([float(count), float(num_parts)], self._tokens, self._device)
         return int(gathered[:, 0].sum()), int(gathered[:, 1].max())
 
-    def loss(self, objective: Objective[Any], batch: Any) -> LossSum:
-        return self._prepared.loss(objective, batch)
-
-    def part(self, *, is_last: bool) -> AbstractContextManager[None]:
-        return self._prepared.part(is_last=is_last)
+    def gradients(
+        self, objective: Objective[Any], batches: Sequence[Any], num_parts: int, factor: float
+    ) -> tuple[float, dict[str, float]]:
+        return self._prepared[0].gradients(objective, batches, num_parts, factor)
 
     def sums(self, values: Sequence[float]) -> list[float]:
         return _gathered(values, self._tokens, self._device).sum(0).tolist()
@@ -88,17 +139,19 @@ class Together:
     def sum_loads(self, model: nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, Mixture) and module.load_X is not None:
-                dist.all_reduce(module.load_X, group=self._tokens)
+                dist.all_reduce(module.load_X, group=self._routed)
 
     @torch.no_grad()
     def clip(self, model: nn.Module, max_norm: float) -> tuple[float, dict[str, float]]:
+        copies = self._prepared[0].copies
         named = [(name, p) for name, p in model.named_parameters() if p.grad is not None]
         gradients = [local(p.grad) for _, p in named if p.grad is not None]
         squares: dict[str, float] = dict.fromkeys(GROUPS, 0.0)
         if gradients:
             norms = torch.stack(torch._foreach_norm(gradients)).tolist()  # type: ignore[reportPrivateImportUsage]
             for (name, parameter), norm in zip(named, norms, strict=True):
-                squares[group_of(name)] += norm * norm / self._num_copies(parameter)
+                if name not in copies:
+                    squares[group_of(name)] += norm * norm / self._num_copies(name, parameter)
         everyone = _gathered(list(squares.values()), dist.group.WORLD, self._device).sum(0).tolist()
         total = sum(everyone) ** 0.5
         # As torch's clip_grads_with_norm_ does; a norm that is not finite is for the guard to see.
@@ -108,25 +161,47 @@ class Together:
         present = {group: square**0.5 for group, square in zip(squares, everyone, strict=True) if square}
         return total, present
 
-    def _num_copies(self, parameter: Tensor) -> int:
+    def _num_copies(self, name: str, parameter: Tensor) -> int:
         """Ranks, of all, that hold the very part of a parameter that this one does."""
-        num_parts = self._layout.config.pipeline
+        num_parts = self._layout.config.pipeline * self.divided.num_parts(name)
         if isinstance(parameter, DTensor):
             sizes = zip(parameter.placements, parameter.device_mesh.shape, strict=True)
             for placement, size in sizes:
                 num_parts *= 1 if isinstance(placement, Replicate) else size
         return self._layout.config.world_size // num_parts
 
-    def whole(self, model: Transformer) -> Transformer:
-        has_whole_rows = self._layout.config.context == 1
-        if has_whole_rows and not any(isinstance(p, DTensor) for p in model.parameters()):
+    def whole(self, model: nn.Module) -> Transformer:
+        config = self._layout.config
+        is_whole = config.context * config.tensor * config.expert * config.pipeline == 1
+        if is_whole and not any(isinstance(p, DTensor) for p in model.parameters()):
+            assert isinstance(model, Transformer)
             return model
         with torch.device("meta"):
-            whole = Transformer(model.config, model.compute_dtype)
-        whole.load_state_dict({name: whole_tensor(t) for name, t in model.state_dict().items()}, assign=True)
-        whole.rope_cos, whole.rope_sin = model.rope_cos, model.rope_sin
+            whole = Transformer(model.config, model.compute_dtype)  # type: ignore[reportArgumentType]
+        whole.load_state_dict(self._whole_state(model, whole.state_dict()), assign=True)
+        assert self._rope is not None, "prepare comes first"
+        whole.rope_cos, whole.rope_sin = self._rope
         whole.train(model.training)
         return whole
+
+    def _whole_state(self, model: nn.Module, shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Every tensor of the whole model, on every rank: parts are joined where they are held, and sent
+        along the pipeline from there."""
+        held, group = model.state_dict(), self._layout.mesh["pipeline"].get_group()
+        is_here = torch.tensor([name in held for name in shapes], dtype=torch.uint8, device=self._device)
+        everyone = [torch.empty_like(is_here) for _ in range(group.size())]
+        dist.all_gather(everyone, is_here, group=group)
+        first_holders = torch.stack(everyone).argmax(dim=0).tolist()
+        found = {}
+        for (name, shape), holder in zip(shapes.items(), first_holders, strict=True):
+            if holder == group.rank():
+                value = self.divided.whole(name, whole_tensor(held[name])).contiguous()
+            else:
+                value = torch.empty(shape.shape, dtype=shape.dtype, device=self._device)
+            if group.size() > 1:
+                dist.broadcast(value, group=group, group_src=holder)
+            found[name] = value
+        return found
 
     def agreed(self, value: ValueT) -> ValueT:
         box = [value]

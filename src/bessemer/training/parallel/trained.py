@@ -1,0 +1,100 @@
+"""What one process of a layout trains: the model, or its part of it, and how gradients get there.
+
+`Accumulating` computes micro-batches one after the other; `Pipelining` sends them through all processes that
+hold a stage each. Both divide tensors, rows and experts first, where the layout does, then share out what is
+left over data and shard.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from bessemer.errors import BessemerError
+from bessemer.model.transformer import Transformer
+from bessemer.objectives.base import Objective
+from bessemer.training.accumulation import accumulate
+from bessemer.training.parallel.collectives import sum_gradients
+from bessemer.training.parallel.data import distribute, shard_model
+from bessemer.training.parallel.divided import Divided
+from bessemer.training.parallel.layout import Layout
+from bessemer.training.parallel.pipeline import Pipeline
+
+
+class Trained(Protocol):
+    """See the module."""
+
+    module: nn.Module
+    """What is held here, under the names of the whole model: for optimizers, norms and checkpoints."""
+    copies: frozenset[str]
+    """Parameters that another process of the pipeline holds and counts, too."""
+
+    def gradients(
+        self, objective: Objective[Any], batches: Sequence[Any], num_parts: int, factor: float
+    ) -> tuple[float, dict[str, float]]:
+        """As `bessemer.training.accumulation.accumulate`, with what processes have to send one another."""
+        ...
+
+
+class Accumulating:
+    """Every process has all layers."""
+
+    copies: frozenset[str] = frozenset()
+
+    def __init__(self, model: Transformer, layout: Layout, divided: Divided) -> None:
+        self.module: nn.Module = model
+        self._model, self._divided = model, divided
+        self._parallel = distribute(model, layout, divided.divided_elsewhere(model))
+
+    def gradients(
+        self, objective: Objective[Any], batches: Sequence[Any], num_parts: int, factor: float
+    ) -> tuple[float, dict[str, float]]:
+        found = accumulate(
+            self._model,
+            lambda batch: self._parallel.loss(objective, batch),
+            batches,
+            factor,
+            lambda is_last: self._parallel.part(is_last=is_last),
+            num_parts,
+        )
+        self._divided.sum_gradients(self._model)
+        return found
+
+
+class Pipelining:
+    """Every process has some layers."""
+
+    def __init__(
+        self, model: Transformer, layout: Layout, divided: Divided, row_tokens: int | None = None
+    ) -> None:
+        """`row_tokens` of a row, by which layers are shared out evenly; the model is taken apart."""
+        config = layout.config
+        is_tied = model.head is None or len(model.future) > 0
+        if config.shard > 1 and config.pipeline_schedule == "zero_bubble" and is_tied:
+            raise BessemerError(
+                "parallel.shard with pipeline_schedule zero_bubble would shard a tied embedding twice, at "
+                "both ends of the pipeline: set tie_word_embeddings to false, or take the schedule 1f1b"
+            )
+        self._divided = divided
+        group = layout.mesh["pipeline"].get_group()
+        self._pipeline = Pipeline(model, group, config.pipeline_schedule, context=row_tokens)
+        elsewhere = {p for stage in self._pipeline.stages for p in divided.divided_elsewhere(stage)}
+        self._copied: list[Tensor] = []
+        if config.shard > 1:
+            for stage in self._pipeline.stages:
+                # A stage computes again and again in a step, so it stays gathered.
+                shard_model(stage, layout, elsewhere, reshard_after_forward=False)
+        self.module: nn.Module = self._pipeline.held()
+        self.copies = self._pipeline.copies
+        if config.shard == 1 and config.data * config.context > 1:
+            self._copied = [p for p in self.module.parameters() if p.requires_grad and p not in elsewhere]
+            self._copies_group = layout.flat("data", "context").get_group()
+
+    def gradients(
+        self, objective: Objective[Any], batches: Sequence[Any], num_parts: int, factor: float
+    ) -> tuple[float, dict[str, float]]:
+        loss = self._pipeline.step(objective, batches, factor)
+        if self._copied:
+            sum_gradients(self._copied, self._copies_group)
+        self._divided.sum_gradients(self.module)
+        return float(loss.total), loss.sums
