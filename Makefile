@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup setup-dev demo test test-all lint format bench clean
+.PHONY: help setup setup-dev demo test test-all lint format bench equivalence clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -52,6 +52,9 @@ bench: setup-dev ## Benchmarks, each against its peer in one run; those of curat
 	@if [ -n "$(WARC)" ]; then $(BIN)/python benchmarks/warc_to_documents.py $(WARC); \
 	else echo "benchmarks/warc_to_documents.py is left out: give WARC files with WARC='a.warc.gz b.warc.gz'"; fi
 	@echo "benchmarks/heuristics.py needs the extra 'bench' and a folder of documents (--data): see its head"
+
+equivalence: setup-dev ## Measure docs/equivalence.md anew: every layout of processes against one
+	$(BIN)/python -m bessemer.training.parallel.equivalence_page docs/equivalence.md
 
 clean: ## Remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache

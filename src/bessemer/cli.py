@@ -84,8 +84,7 @@ def run(
         raise typer.Exit(1 if dry.is_damaged else 0)
     try:
         results = run_recipe(resolved, folder, reporter, from_stage, until, on)
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            imported("bessemer.training.parallel.torchrun:dismiss")()
+        _dismiss()
     except KeyboardInterrupt:
         again = "the same command without --from" if from_stage else "the same command"
         typer.echo(f"\nStopped. Finished work is kept: {again} continues from here.", err=True)
@@ -99,6 +98,12 @@ def run(
 def _takes_part() -> bool:
     """Whether torchrun has started this process, and another of them runs the recipe."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
+
+
+def _dismiss() -> None:
+    """Under torchrun: let the other processes end."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        imported("bessemer.training.parallel.torchrun:dismiss")()
 
 
 @app.command()
@@ -248,13 +253,26 @@ def unpack(
 @app.command()
 def doctor(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Also examine a model.")] = None,
+    is_parallel: Annotated[
+        bool, typer.Option("--parallel", help="Also compare every layout of processes with one process.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=2, help="Of --parallel; default: 2, then 4.")
+    ] = None,
     as_json: AsJson = False,
     runs_folder: RunsFolder = RUNS_FOLDER,
 ) -> None:
     """Examine this machine, and a model: each check with its outcome and how to mend (1 if one fails)."""
+    if _takes_part():
+        imported("bessemer.training.parallel.torchrun:serve")()
+        return
     checks = imported("bessemer.doctor:examine_machine")(runs_folder)
     if model is not None:
         checks += imported("bessemer.doctor_model:examine_model")(find_model(model, runs_folder))
+    if is_parallel:
+        reporter = reporter_for(sys.stderr if as_json else sys.stdout)
+        checks += imported("bessemer.doctor_parallel:examine_parallel")(processes, reporter)
+    _dismiss()
     if as_json:
         _print_json([check.to_json() for check in checks])
     else:

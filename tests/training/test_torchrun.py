@@ -1,13 +1,19 @@
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from test_training_stages import inputs  # noqa: F401
 
 from bessemer.errors import BessemerError
+from bessemer.runner.manifest import write_manifest
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel import torchrun
 from bessemer.training.parallel.layout import ParallelConfig
@@ -18,18 +24,91 @@ from stage_helpers import stage_context
 HERE = Path(__file__).parent
 
 
-@pytest.mark.slow
-def test_stages_are_led_by_the_first_process_that_torchrun_starts(tmp_path):
+def agents(num_agents: int, folder: Path, kind: str, *options: str) -> list[subprocess.CompletedProcess]:
+    """Two processes of `torchrun_child.py`, under one torchrun or under two that stand for two machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     paths = [str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         str(HERE / "torchrun_child.py"), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines() == ["first {'sum': 3.0}", "second {'sum': 3.0}"]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", str(num_agents),
+        "--nproc-per-node", str(2 // num_agents), "--rdzv-backend", "c10d", "--rdzv-id", "test",
+        "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1", *options,
+        str(HERE / "torchrun_child.py"), str(folder), kind,
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(command, env=environment, **pipes) for _ in range(num_agents)]
+    try:
+        with ThreadPoolExecutor() as pool:
+            outputs = list(pool.map(lambda each: each.communicate(timeout=240), started))
+    finally:
+        for each in started:
+            each.kill()
+    return [
+        subprocess.CompletedProcess(command, each.returncode, *output)
+        for each, output in zip(started, outputs, strict=True)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_agents", [1, 2])
+def test_stages_are_led_by_the_first_process_that_torchrun_starts(tmp_path, num_agents):
+    found = agents(num_agents, tmp_path, "speak")
+    assert [each.returncode for each in found] == [0] * num_agents, found[0].stderr[-2000:]
+    said = "".join(each.stdout for each in found)
+    assert said.splitlines() == ["first {'sum': 3.0}", "second {'sum': 3.0}"]
     assert (tmp_path / "second" / "output" / "written").read_text() == "0"
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_under_torchrun_is_named(tmp_path):
+    (found,) = agents(1, tmp_path, "hang")
+    assert found.returncode != 0
+    assert "bessemer: training process 1 of 2 hangs or is gone: process 0 waited for it" in found.stderr
+    assert "parallel.timeout_s = 4 s" in found.stderr
+
+
+def run_folder(folder: Path, inputs) -> Path:  # noqa: F811
+    """A shared folder with the inputs of a pretraining, as artifacts with manifests."""
+    for kind in ("tokens", "tokenizer"):
+        shutil.copytree(inputs[kind].folder, folder / "inputs" / kind)
+        write_manifest(folder / "inputs" / kind, inputs[kind].manifest)
+    return folder
+
+
+def losses(folder: Path) -> dict[int, set[float]]:
+    """By step; a set of one where a step that was done twice gave the same."""
+    found: dict[int, set[float]] = {}
+    for line in (folder / "output" / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if "loss" in row:
+            found.setdefault(row["step"], set()).add(row["loss"])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_agents", [1, 2])
+def test_a_killed_worker_is_restarted_and_the_losses_are_those_of_an_undisturbed_run(
+    tmp_path,
+    inputs,  # noqa: F811
+    num_agents,
+):
+    calm, disturbed = (run_folder(tmp_path / name, inputs) for name in ("calm", "disturbed"))
+    (disturbed / "die").touch()
+    for folder in (calm, disturbed):
+        found = agents(num_agents, folder, "pretrain", "--max-restarts", "2")
+        assert [each.returncode for each in found] == [0] * num_agents, found[0].stderr[-3000:]
+    assert (disturbed / "killed").exists()
+    assert losses(disturbed) == losses(calm)
+    assert len(losses(calm)) == 40
+    weights = [(folder / "output" / "model.safetensors").read_bytes() for folder in (calm, disturbed)]
+    assert weights[0] == weights[1]
 
 
 def test_a_layout_of_another_size_than_torchrun_started_is_refused(tmp_path, monkeypatch):

@@ -11,10 +11,13 @@ the recipe anew, from its newest checkpoint.
 import json
 import os
 import tempfile
+import time
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore
@@ -25,11 +28,14 @@ from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.manifest import Artifact, read_manifest
 from bessemer.stages import imported
 from bessemer.training.config import TrainingConfig
-from bessemer.training.parallel.process import Silent, join, pick_device
+from bessemer.training.parallel.process import Silent, failure_of, join, pick_device
 
-_COUNTER, _DONE = "bessemer/stages", b"done"
+_ARRIVALS, _COUNTER, _DONE = "bessemer/arrivals", "stages", b"done"
 _PATHS, _PLAIN = ("output", "scratch", "metrics_path"), ("stage", "seed", "on")
 """Fields of a stage's context."""
+_GRACE_S = 3.0
+"""After one process has given up: until those that wait for the same one have, too."""
+_POLL_S = 0.05
 _PATIENCE = timedelta(days=30)
 """How long the others wait for the first process's next training stage."""
 
@@ -41,13 +47,14 @@ def is_active() -> bool:
 
 def lead(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
     """Do a stage's work with all processes; called in the first one."""
-    store, rank, world_size = _joined()
+    _, rank, world_size = _joined()
     assert rank == 0, "the others serve"
     if config.parallel.world_size != world_size:
         raise BessemerError(
             f"stage {context.stage!r} asks for {config.parallel.world_size} processes, and torchrun has "
             f"started {world_size}: make the product of `parallel` that number"
         )
+    store = _store_of_round()
     number = store.add(_COUNTER, 1)
     store.set(_key(number), _message(work, config, context))
     return _stage(store, number, work, config, context)
@@ -57,7 +64,7 @@ def serve() -> None:
     """Take part in every stage that the first process leads, until it is done; called in all others."""
     from bessemer.training.parallel.launch import context_of_rank  # which imports this module
 
-    store, rank, _ = _joined()
+    store, rank = _store_of_round(), int(os.environ["RANK"])
     number = 1
     while True:
         store.wait([_key(number)], _PATIENCE)
@@ -73,7 +80,7 @@ def serve() -> None:
 
 def dismiss() -> None:
     """Tell the others that there is nothing more to do; called in the first process."""
-    store, _, _ = _joined()
+    store = _store_of_round()
     store.set(_key(store.add(_COUNTER, 1)), _DONE)
 
 
@@ -81,14 +88,37 @@ def _stage(store: Any, number: int, work: Any, config: TrainingConfig, context: 
     device_type = pick_device(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
     dist.init_process_group(
         "nccl" if device_type == "cuda" else "gloo",
-        store=PrefixStore(f"bessemer/stage-{number}", store),
+        store=PrefixStore(f"group-{number}", store),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
         timeout=timedelta(seconds=config.parallel.timeout_s),
     )
-    metrics = join(work, config, context, device_type)
+    try:
+        metrics = join(work, config, context, device_type)
+    except Exception as error:
+        raise _named(error, store, number, config.parallel.timeout_s) from error
     dist.destroy_process_group()
     return metrics
+
+
+def _named(error: Exception, store: Any, number: int, timeout_s: float) -> Exception:
+    """The error itself; or one that names the processes that the others have waited for in vain.
+
+    Whoever gives up says so in the store, which torchrun's agent keeps: those that have not do hang.
+    """
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store.set(_gave_up(number, rank), b"")
+    if failure_of(error).kind not in ("timeout", "lost"):
+        return error
+    time.sleep(_GRACE_S)
+    missing = [str(other) for other in range(world_size) if not store.check([_gave_up(number, other)])]
+    if not missing:
+        return error
+    return BessemerError(
+        f"training process {', '.join(missing)} of {world_size} hangs or is gone: process {rank} waited for "
+        f"it for parallel.timeout_s = {timeout_s:g} s, or lost it; give the same command again (torchrun "
+        "--max-restarts does): it goes on from the newest checkpoint"
+    )
 
 
 def _message(work: Any, config: TrainingConfig, context: StageContext) -> bytes:
@@ -133,5 +163,42 @@ def _joined() -> tuple[Any, int, int]:
     return next(iter(rendezvous("env://")))
 
 
+@cache
+def _store_of_round() -> Any:
+    """torchrun's store, for the processes that it has started together; collective the first time.
+
+    The store outlives restarts, and what the first process of an earlier round has left there would lead the
+    others astray. So every other process draws a number that nobody had before, and the first answers all of
+    them with the name of its round, until as many as there are have read it.
+    """
+    store, rank, world_size = _joined()
+    if rank > 0:
+        welcome = _welcome(store.add(_ARRIVALS, 1))
+        store.wait([welcome], _PATIENCE)
+        name = store.get(welcome).decode()
+        store.add(_ready(name), 1)
+        return PrefixStore(name, store)
+    name, answered = f"bessemer/{uuid4().hex}", 0
+    while store.add(_ready(name), 0) < world_size - 1:
+        arrived = store.add(_ARRIVALS, 0)
+        for number in range(answered + 1, arrived + 1):
+            store.set(_welcome(number), name)
+        answered = arrived
+        time.sleep(_POLL_S)
+    return PrefixStore(name, store)
+
+
+def _welcome(number: int) -> str:
+    return f"bessemer/welcome-{number}"
+
+
+def _ready(name: str) -> str:
+    return f"{name}-ready"
+
+
 def _key(number: int) -> str:
-    return f"bessemer/stage-{number}"
+    return f"stage-{number}"
+
+
+def _gave_up(number: int, rank: int) -> str:
+    return f"gave-up-{number}-{rank}"

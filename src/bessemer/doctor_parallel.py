@@ -1,0 +1,69 @@
+"""`bessemer doctor --parallel`: does every layout compute here what one process computes?"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from bessemer.doctor import Check
+from bessemer.errors import BessemerError
+from bessemer.runner.context import Reporter
+from bessemer.training.parallel import torchrun
+from bessemer.training.parallel.equivalence import HEADING, Comparison, compare_layouts
+
+_COUNTS = (2, 4)
+"""Processes by default: 4 are the fewest for layouts of two ways."""
+
+
+def examine_parallel(processes: int | None, reporter: Reporter) -> list[Check]:
+    """One check for each layout; a table of them is said line by line, as they are done.
+
+    `processes`: default 2 and 4, or those that torchrun has started. They have a GPU each where there are as
+    many, else they share the CPU.
+    """
+    return [check for count in _counts(processes) for check in _examine(count, reporter)]
+
+
+def _counts(processes: int | None) -> Sequence[int]:
+    if torchrun.is_active():
+        return (int(os.environ["WORLD_SIZE"]),)
+    if processes is not None:
+        return (processes,)
+    num_gpus = torch.cuda.device_count()
+    return tuple(count for count in _COUNTS if num_gpus < 2 or count <= num_gpus)
+
+
+def _examine(count: int, reporter: Reporter) -> list[Check]:
+    try:
+        with _hidden_gpus(is_needed=not torchrun.is_active() and count > torch.cuda.device_count() > 0):
+            reporter.say(HEADING)
+            return [_check(row) for row in compare_layouts(count, reporter)]
+    except (BessemerError, RuntimeError) as error:
+        mend = "the layouts above it are sound; run it again, and look for what this machine's processes lack"
+        return [Check(f"parallel, {count} processes", "fail", str(error).strip(), mend)]
+
+
+def _check(row: Comparison) -> Check:
+    name = f"parallel, {row.processes} processes: {row.layout}, {row.model}"
+    detail = f"loss {row.loss:.1e}, gradients {row.gradients:.1e}, own {row.own:.1e}, {row.seconds:.2f} s"
+    if row.is_equal:
+        return Check(name, "ok", detail)
+    mend = "this layout computes other numbers here: train with another, and report it with your versions"
+    return Check(name, "fail", detail, mend)
+
+
+@contextmanager
+def _hidden_gpus(*, is_needed: bool) -> Iterator[None]:
+    """Processes that are started meanwhile see no GPU."""
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    if is_needed:
+        os.environ[name] = ""
+    try:
+        yield
+    finally:
+        if is_needed:
+            os.environ.pop(name)
+            if before is not None:
+                os.environ[name] = before

@@ -1,0 +1,132 @@
+"""The equivalence matrix of docs/equivalence.md, measured again; and what the doctor makes of it."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from parallel_helpers import run_ranks
+from typer.testing import CliRunner
+
+from bessemer import doctor_parallel
+from bessemer.cli import app
+from bessemer.errors import BessemerError
+from bessemer.model.kernels import torch_operations
+from bessemer.training.parallel.equivalence import (
+    Comparison,
+    cases,
+    compare_on_ranks,
+    gradient_differences,
+    row_text,
+)
+from bessemer.training.parallel.equivalence_page import bound, bounds, page
+from bessemer.training.parallel.equivalence_step import step_alone, tiny_batches, tiny_config, tiny_model
+from bessemer.training.parallel.process import Silent
+
+PAGE = Path(__file__).parents[2] / "docs" / "equivalence.md"
+CPU = torch.device("cpu")
+SOUND = Comparison("DDP", "dense", 2, loss=3e-9, gradients=1e-7, own=2e-7, seconds=0.25)
+
+
+class Quiet(Silent):
+    """All that the matrix asks of a stage's context."""
+
+
+def matrix(rank: int, world_size: int) -> list[Comparison]:
+    found = compare_on_ranks(None, Quiet(), None)  # type: ignore[arg-type]
+    return [Comparison(**row) for row in found["comparisons"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_every_layout_computes_what_one_process_does_within_the_bounds_of_the_page(processes: int) -> None:
+    written = bounds(PAGE.read_text())
+    measured = run_ranks(processes, matrix, timeout_s=600)[0]
+    for row in measured:
+        limits = written[row.layout, row.processes, row.model]
+        found = (row.loss, row.gradients, row.own)
+        assert all(value <= limit for value, limit in zip(found, limits, strict=True)), row
+        assert row.is_equal
+
+
+def test_the_page_has_a_row_for_every_layout_and_no_other() -> None:
+    wanted = {
+        (case.layout, processes, "experts" if case.has_experts else "dense")
+        for processes in (2, 4)
+        for case in cases(processes)
+    }
+    written = bounds(PAGE.read_text())
+    assert written.keys() == wanted
+    assert PAGE.read_text().startswith(page([]).strip())
+    for loss, gradients, own in written.values():
+        assert loss <= 1e-6
+        assert gradients <= own <= 1e-5
+
+
+def test_a_page_is_read_back_as_it_was_written() -> None:
+    row = replace(SOUND, loss=0.0, gradients=1.2e-7, own=3.6e-6)
+    assert bounds(page([row])) == {("DDP", 2, "dense"): (1e-7, 5e-7, 1e-5)}
+    assert [bound(value) for value in (0.0, 5e-8, 5.1e-8, 1e-7, 0.9e-6, 2.6e-6)] == pytest.approx(
+        [1e-7, 1e-7, 2e-7, 2e-7, 2e-6, 1e-5]
+    )
+
+
+def test_no_layout_is_named_twice_and_each_takes_all_processes() -> None:
+    for processes in (2, 3, 4, 8):
+        found = cases(processes)
+        assert len({(case.layout, case.has_experts) for case in found}) == len(found)
+        assert {case.parallel.world_size for case in found} == {processes}
+
+
+def test_a_step_of_wrong_scale_a_missing_gradient_and_a_nan_are_seen() -> None:
+    batches = tiny_batches(2, CPU)
+    with torch_operations():
+        step = step_alone(tiny_model(tiny_config(2, has_experts=False), CPU), batches)
+    assert gradient_differences(step.gradients, step.gradients) == (0.0, 0.0)
+    name = next(iter(step.gradients))
+    doubled = step.gradients | {name: 2 * step.gradients[name]}
+    of_all, own = gradient_differences(doubled, step.gradients)
+    assert own == pytest.approx(1.0)
+    assert 0 < of_all <= own
+    broken = step.gradients | {name: step.gradients[name] * math.nan}
+    assert gradient_differences(broken, step.gradients) == (math.inf, math.inf)
+
+
+def test_every_token_that_is_learnt_counts_once() -> None:
+    """Rows differ in targets, and one has a single one: a mean of means would be another loss."""
+    counts = [int((batch.targets_BT >= 0).sum()) for batch in tiny_batches(4, CPU)]
+    assert len(counts) == 8
+    assert counts[1] == 1
+    assert len(set(counts)) > 2
+
+
+def test_the_doctor_fails_when_a_layout_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = replace(SOUND, layout="tensor", own=1e-3)
+    assert row_text(wrong).startswith("FAILED")
+    monkeypatch.setattr(doctor_parallel, "compare_layouts", lambda count, reporter: [SOUND, wrong])
+    done = CliRunner().invoke(app, ["doctor", "--parallel", "--processes", "2", "--json"])
+    assert done.exit_code == 1
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["parallel, 2 processes: DDP, dense"]["outcome"] == "ok"
+    assert checks["parallel, 2 processes: tensor, dense"]["outcome"] == "fail"
+    assert "train with another" in checks["parallel, 2 processes: tensor, dense"]["mend"]
+
+
+def test_processes_that_die_are_a_failed_check_of_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(count, reporter):
+        raise BessemerError("training process 1 of 2 was killed by SIGKILL")
+
+    monkeypatch.setattr(doctor_parallel, "compare_layouts", die)
+    found = doctor_parallel.examine_parallel(2, Quiet())
+    assert [(check.outcome, check.detail) for check in found] == [
+        ("fail", "training process 1 of 2 was killed by SIGKILL")
+    ]
+
+
+@pytest.mark.slow
+def test_the_doctor_prints_the_table_of_two_processes() -> None:
+    done = CliRunner().invoke(app, ["doctor", "--parallel", "--processes", "2"])
+    assert done.exit_code == 0, done.output
+    assert sum(line.startswith("ok ") and "parallel, 2" in line for line in done.output.splitlines()) == 19
