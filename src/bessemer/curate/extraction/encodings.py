@@ -36,7 +36,7 @@ _DETECTED_BYTES = 1 << 17
 _ESCAPED_JAPANESE = (b"\x1b$B", b"\x1b$@", b"\x1b(J")
 """Escape sequences that open ISO-2022-JP (RFC 1468): seven-bit, so that it is valid UTF-8 as well."""
 _CONTROLS = bytes(range(0x80, 0xA0))
-"""C1 control characters in Latin-1: nobody writes them, but Latin-1 reads many bytes of other encodings so."""
+"""C1 control characters in Latin-1, which nobody writes and wrongly chosen encodings give plenty of."""
 _NULS_OF_UTF16 = 0.3
 """Least share of zero bytes on one side of each pair: Latin script in UTF-16 without a mark."""
 
