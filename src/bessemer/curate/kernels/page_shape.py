@@ -200,13 +200,11 @@ def _end_of_tag(buffer, position):
 
     Inside a quoted value `>` does not count. HTML Living Standard, sections 13.2.5.32 to 13.2.5.39.
     """
-    quote, is_after_equals, is_in_name, is_in_value, num_attributes = 0, False, False, False, 0
-    while position < len(buffer):
+    is_after_equals, is_in_name, is_in_value, num_attributes = False, False, False, 0
+    end = len(buffer)
+    while position < end:
         byte = buffer[position]
-        if quote:
-            if byte == quote:
-                quote = 0
-        elif byte == _GREATER:
+        if byte == _GREATER:
             break
         elif byte == 32 or 9 <= byte <= 13:
             is_in_name, is_in_value = False, False
@@ -214,8 +212,10 @@ def _end_of_tag(buffer, position):
             pass
         elif is_after_equals:
             is_after_equals = False
-            if byte in (_QUOTE, _APOSTROPHE):
-                quote = byte
+            if byte == _QUOTE or byte == _APOSTROPHE:
+                position += 1
+                while position < end and buffer[position] != byte:
+                    position += 1
             else:
                 is_in_value = True
         elif byte == _EQUALS:
@@ -226,4 +226,5 @@ def _end_of_tag(buffer, position):
             is_in_name = True
             num_attributes += 1
         position += 1
-    return position, num_attributes
+    return min(position, end), num_attributes
+
