@@ -206,13 +206,13 @@ def _end_of_tag(buffer, position):
         byte = buffer[position]
         if byte == _GREATER:
             break
-        elif byte == 32 or 9 <= byte <= 13:
+        if byte == 32 or 9 <= byte <= 13:
             is_in_name, is_in_value = False, False
         elif is_in_value:
             pass
         elif is_after_equals:
             is_after_equals = False
-            if byte == _QUOTE or byte == _APOSTROPHE:
+            if byte in (_QUOTE, _APOSTROPHE):
                 position += 1
                 while position < end and buffer[position] != byte:
                     position += 1
@@ -227,4 +227,3 @@ def _end_of_tag(buffer, position):
             num_attributes += 1
         position += 1
     return min(position, end), num_attributes
-
