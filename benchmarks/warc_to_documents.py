@@ -31,16 +31,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-
-from datatrove.data import Document
-from datatrove.pipeline.extractors import Trafilatura
-from datatrove.pipeline.filters import (
-    C4QualityFilter,
-    FineWebQualityFilter,
-    GopherQualityFilter,
-    GopherRepetitionFilter,
-)
-from datatrove.pipeline.filters.base_filter import BaseFilter
+from typing import TYPE_CHECKING
 
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.extraction import decode
@@ -50,9 +41,11 @@ from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.manifest import Artifact, Cost, Manifest
 from bessemer.runner.progress import PlainReporter
 
+if TYPE_CHECKING:  # our workers import this file, and datatrove would add to the start of each
+    from datatrove.pipeline.filters.base_filter import BaseFilter
+
 PUBLISHED_EXTRACTION = 4.55
 TURNS = 3
-FILTERS = (GopherQualityFilter, GopherRepetitionFilter, C4QualityFilter, FineWebQualityFilter)
 REPLACED = 0.35
 _TEXT = re.compile(rb">([^<>]+)<")
 _WORD = re.compile(rb"[A-Za-z\x80-\xff]{4,}")
@@ -72,7 +65,7 @@ def main() -> None:
         megabytes = sum(path.stat().st_size for path in (work / "pages").iterdir()) / 1e6
         run(work / "sample", work / "first", 1)
         pages = html_pages(work / "sample" / "pages.warc.gz")
-        filters = [make() for make in FILTERS]
+        filters = datatrove_filters()
         datatrove_cpu_s(pages[:10], filters)
         rates, peer_rates, ratios, scaling, steady = [], [], [], [], []
         for turn in range(TURNS):
@@ -126,8 +119,22 @@ def html_pages(path: Path) -> list[tuple[int, str]]:
     return [(end - offset, html) for (offset, html), end in zip(found, ends, strict=True)]
 
 
-def datatrove_cpu_s(pages: Sequence[tuple[int, str]], filters: Sequence[BaseFilter]) -> float:
+def datatrove_filters() -> "list[BaseFilter]":
+    from datatrove.pipeline import filters
+
+    return [
+        filters.GopherQualityFilter(),
+        filters.GopherRepetitionFilter(),
+        filters.C4QualityFilter(),
+        filters.FineWebQualityFilter(),
+    ]
+
+
+def datatrove_cpu_s(pages: Sequence[tuple[int, str]], filters: "Sequence[BaseFilter]") -> float:
     """CPU seconds of this process for extraction and filters."""
+    from datatrove.data import Document
+    from datatrove.pipeline.extractors import Trafilatura
+
     extractor = Trafilatura()
     started_s = time.process_time()
     for _, html in pages:

@@ -132,10 +132,15 @@ def test_the_longest_tag_counts_its_quoted_values_and_takes_linear_time():
     assert time.process_time() - started < 10
 
 
-@given(st.text(alphabet="<>/a \n文éक🙂", max_size=40))
-def test_page_shape_tells_whether_a_lone_character_needs_care(html):
-    has_lone = re.search(r">[ \t-\r]*[\u0800-\uffff][ \t-\r]*<", html) is not None
-    assert (page_shape(html).lone_characters > 0) == has_lone
+@given(st.text(alphabet="<>/a \n文éक🙂’✓✒\u1fff\u2000", max_size=40))
+def test_page_shape_tells_whether_a_lone_letter_needs_care(html):
+    has_lone = re.search(r">[ \t-\r]*[文क✓\u1fff][ \t-\r]*<", html) is not None
+    assert (page_shape(html).lone_letters > 0) == has_lone
+
+
+def test_page_shape_counts_tags_of_options():
+    html = "<select><OptGroup label=a><option>1</option><option selected>2</select><!-- <optionally> -->"
+    assert page_shape(html).num_options == 4
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Candidates to ledger rows: language, edits, rule values, verdicts, and what deduplication will need."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.dedup.fingerprints import Fingerprints, Subject, fingerprint, select_words
@@ -20,15 +22,15 @@ from bessemer.formats.ledger import LEDGER_FIELDS
 
 KEPT, DROPPED = "kept", "dropped"
 
-JUDGED_SCHEMA = pa.schema(
+_FACTS_SCHEMA = pa.schema(
     [
         *LEDGER_FIELDS,
         pa.field("text", pa.large_string(), nullable=False),
         pa.field("metadata", pa.string(), nullable=False),
         pa.field("is_page_capture", pa.bool_(), nullable=False),
-        *(pa.field(name, pa.float64()) for name in RULE_NAMES),
     ]
 )
+JUDGED_SCHEMA = pa.schema([*_FACTS_SCHEMA, *(pa.field(name, pa.float64()) for name in RULE_NAMES)])
 """A ledger row and what only the documents and deduplication need. `text` is edited; of dropped rows
 only the head is kept."""
 
@@ -51,7 +53,6 @@ class _Row:
     text: str = ""
     language: Language | None = None
     edits: Sequence[Edit] = ()
-    values: dict[str, float] | None = None
     failed: Sequence[Rule] = ()
     drop: Drop | None = None
 
@@ -68,13 +69,18 @@ def judge(candidates: Sequence[Candidate], config: CurateConfig) -> Judged:
     measured = measure([row.text for row in readable], on_demand, config.bad_words)
     values |= measured.values
     for i, (row, failed) in enumerate(zip(readable, failed_rules(rules, values), strict=True)):
-        row.values = {name: float(column[i]) for name, column in values.items()}
         row.failed = failed
-        row.drop = _language_drop(row, config) or _edit_drop(row) or _rule_drop(row)
+        row.drop = _language_drop(row, config) or _edit_drop(row) or _rule_drop(failed, values, i)
     is_kept = np.array([row.drop is None for row in readable], np.bool_)
     kept = [_subject(row, config) for row in readable if row.drop is None]
     fingerprints = fingerprint(kept, select_words(measured.words, is_kept), config)
-    return Judged(_table(rows, config.excerpt_characters), fingerprints)
+    return Judged(_table(rows, values, config.excerpt_characters), fingerprints)
+
+
+def is_kept(table: pa.Table) -> pa.ChunkedArray:
+    """Whether no rule dropped a row of a table in JUDGED_SCHEMA, or of the ledger."""
+    # A mask; an expression would run through a query engine, which takes a millisecond to start.
+    return pc.call_function("equal", [table["verdict"], KEPT])
 
 
 def _edit(rows: Sequence[_Row], rules: Sequence[Rule], on_demand: Sequence[str]) -> dict[str, Column]:
@@ -103,12 +109,11 @@ def _edit_drop(row: _Row) -> Drop | None:
     return None if row.text.strip() else Drop("edit", "edit.empty", "nothing was left after the edits")
 
 
-def _rule_drop(row: _Row) -> Drop | None:
-    if not row.failed:
+def _rule_drop(failed: Sequence[Rule], values: Mapping[str, Column], place: int) -> Drop | None:
+    if not failed:
         return None
-    rule = row.failed[0]
-    assert row.values is not None
-    value = row.values[rule.name]
+    rule = failed[0]
+    value = float(values[rule.name][place])
     fault = rule.fault(value)
     assert fault is not None
     return Drop("rules", rule.name, rule.description, value, *fault)
@@ -122,14 +127,26 @@ def _subject(row: _Row, config: CurateConfig) -> Subject:
     return Subject(url, row.text, lead)
 
 
-def _table(rows: Sequence[_Row], excerpt_characters: int) -> pa.Table:
+def _table(rows: Sequence[_Row], values: Mapping[str, Column], excerpt_characters: int) -> pa.Table:
+    """`values` are those of the readable rows, in order."""
     records = [_record(row, excerpt_characters) for row in rows]
-    return pa.Table.from_pylist(records, schema=JUDGED_SCHEMA)
+    facts = pa.Table.from_pylist(records, schema=_FACTS_SCHEMA)
+    is_readable = np.array([row.candidate.drop is None for row in rows], np.bool_)
+    columns = [_value_column(values.get(name), is_readable) for name in RULE_NAMES]
+    return pa.Table.from_arrays([*facts.columns, *columns], schema=JUDGED_SCHEMA)
+
+
+def _value_column(values: Column | None, is_readable: NDArray[np.bool_]) -> pa.Array:
+    """The values of a rule, null in rows that cannot be read and where nobody asked for the rule."""
+    if values is None:
+        return pa.nulls(len(is_readable), pa.float64())
+    column = np.zeros(len(is_readable))
+    column[is_readable] = values
+    return pa.array(column, mask=~is_readable)
 
 
 def _record(row: _Row, excerpt_characters: int) -> dict[str, Any]:
     candidate, drop = row.candidate, row.drop
-    values = row.values or {}
     return {
         "id": candidate.id,
         "url": candidate.url,
@@ -161,5 +178,4 @@ def _record(row: _Row, excerpt_characters: int) -> dict[str, Any]:
         "text": row.text if drop is None else row.text[:excerpt_characters],
         "metadata": json.dumps(candidate.metadata, sort_keys=True),
         "is_page_capture": candidate.is_page_capture,
-        **{name: values.get(name) for name in RULE_NAMES},
     }

@@ -34,6 +34,7 @@ _UNSPACED = re.compile(
     "\uff66-\uff9f\U00020000-\U0003ffff]+"
 )
 """Runs of scripts that put no blanks between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han."""
+_NO_LETTER = re.compile(r"[\W\d_]")
 _UPPER, _LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
 _JOINERS = "\u200c\u200d"
 """Within words of Persian and of Indic scripts."""
@@ -130,7 +131,10 @@ def _parts(text: str, length: int) -> list[str]:
 
 def _plain_parts(word: str) -> list[str]:
     """The word itself when it is letters and their marks, else its runs of scripts without blanks."""
-    return [word] if word.translate(_WITHOUT_MARKS).isalpha() else _UNSPACED.findall(word)
+    other = _NO_LETTER.search(word)
+    # Most such words hold a curly quote or a dash, and then the slow look at all of them is spared.
+    may_be_plain = other is None or _WITHOUT_MARKS[ord(other[0])] is None
+    return [word] if may_be_plain and word.translate(_WITHOUT_MARKS).isalpha() else _UNSPACED.findall(word)
 
 
 class _WithoutMarks(dict[int, int | None]):

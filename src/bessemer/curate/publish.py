@@ -13,7 +13,7 @@ from bessemer.curate.config import CurateConfig
 from bessemer.curate.dedup.marks import Marker
 from bessemer.curate.dedup.resolve import Duplicates
 from bessemer.curate.extraction import FALLBACK
-from bessemer.curate.judge import DROPPED, KEPT
+from bessemer.curate.judge import DROPPED, is_kept
 from bessemer.curate.rules import RULE_NAMES, describe
 from bessemer.curate.shards import Shard
 from bessemer.formats.documents import DocumentWriter
@@ -41,7 +41,7 @@ def write_artifact(
         LedgerWriter(output, schema, config.max_file_bytes) as ledger,
     ):
         for table in _marked(shards, duplicates, marker):
-            kept = table.filter(pc.field("verdict") == KEPT)
+            kept = table.filter(is_kept(table))
             documents.write(kept)
             ledger.write(_with_excerpts(table, config.excerpt_characters))
             num_records += table.num_rows
@@ -89,7 +89,7 @@ def _marked(shards: Sequence[Shard], duplicates: Duplicates, marker: Marker) -> 
     for number, shard in enumerate(shards):
         next_row = int(duplicates.first_rows[number])
         for batch in shard.batches():
-            is_row = np.array([verdict == KEPT for verdict in batch["verdict"].to_pylist()], np.bool_)
+            is_row = is_kept(batch).to_numpy()
             rows = np.arange(next_row, next_row + int(is_row.sum()))
             next_row += len(rows)
             yield marker.mark(batch, number, rows, is_row)

@@ -3,12 +3,14 @@
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from bessemer.curate.by_language import tell_languages
 from bessemer.curate.config import CurateConfig
+from bessemer.curate.dedup.planted import load_kernels
 from bessemer.curate.dedup.resolve import find_duplicates
 from bessemer.curate.publish import write_artifact
 from bessemer.curate.ranges import ByteRange, prove
@@ -114,10 +116,13 @@ def _make_shards(
     waiting = [task for task in tasks if task.number not in shards]
     make = partial(make_shard, config=config, scratch=scratch)
     num_bytes = sum(task.range.num_bytes for task in tasks)
-    with context.progress("curate", num_bytes, "bytes") as progress:
+    with context.progress("curate", num_bytes, "bytes") as progress, ThreadPoolExecutor(1) as meanwhile:
         progress.advance(num_bytes - sum(task.range.num_bytes for task in waiting))
         for task, shard in zip(waiting, executor.map(make, waiting), strict=True):
             shards[task.number] = shard
+            if task is waiting[0] and executor.num_workers > 1:
+                # Not before the workers have compiled it, where that is still to do.
+                meanwhile.submit(load_kernels, config.minhash_parameters)
             progress.advance(task.range.num_bytes)
 
     def make_again(number: int, range_: ByteRange) -> Shard:

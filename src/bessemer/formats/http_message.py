@@ -50,7 +50,10 @@ class DecodedBody:
 def header_value(headers: Headers, name: str) -> str | None:
     """The first value of a header, its name in any case."""
     name = name.lower()
-    return next((value for key, value in headers if key.lower() == name), None)
+    for key, value in headers:
+        if key.lower() == name:
+            return value
+    return None
 
 
 def parse_http_response(block: bytes) -> HttpResponse | None:
@@ -75,8 +78,12 @@ def parse_headers(head: bytes) -> Headers:
         text = head.decode("utf-8")
     except UnicodeDecodeError:
         text = head.decode("latin-1")
+    text = text.replace("\r\n", "\n")
     pairs: list[tuple[str, str]] = []
-    for line in text.replace("\r\n", "\n").split("\n"):
+    if "\n " not in text and "\n\t" not in text:  # as nearly always: no line is folded
+        split = [line.partition(":") for line in text.split("\n")]
+        return tuple([(name.strip(), value.strip()) for name, colon, value in split if colon])
+    for line in text.split("\n"):
         if line[:1] in (" ", "\t") and pairs:
             name, value = pairs[-1]
             pairs[-1] = (name, f"{value} {line.strip()}")

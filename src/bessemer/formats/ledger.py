@@ -8,14 +8,16 @@ rules with their thresholds are in the Parquet metadata under `bessemer.rules`.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bessemer.formats.documents import DEFAULT_SHARD_BYTES
 from bessemer.formats.parquet_shards import ParquetEncoding, ShardedParquetWriter, shard_paths
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LEDGER_STEM = "ledger"
 _RULES_KEY = b"bessemer.rules"
@@ -101,8 +103,10 @@ class LedgerWriter(ShardedParquetWriter):
         super().__init__(folder, LEDGER_STEM, schema, max_shard_bytes, _ENCODING)
 
 
-def scan_ledger(folder: Path) -> pl.LazyFrame:
+def scan_ledger(folder: Path) -> "pl.LazyFrame":
     """The ledger as a lazy frame. Raises BessemerError when there is none."""
+    import polars as pl  # takes longer to import than a worker takes to read a page
+
     return pl.scan_parquet(shard_paths(folder, LEDGER_STEM))
 
 

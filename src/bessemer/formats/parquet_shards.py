@@ -52,7 +52,8 @@ class ShardedParquetWriter:
 
     def write(self, table: pa.Table) -> None:
         """Append rows. The columns must be those of the schema, in any order."""
-        self._waiting.append(table.select(self._schema.names).cast(self._schema))
+        table = table.select(self._schema.names)
+        self._waiting.append(table if table.schema.equals(self._schema) else table.cast(self._schema))
         self._waiting_bytes += table.nbytes
         if self._waiting_bytes >= self._max_shard_bytes:
             self._write_shard()

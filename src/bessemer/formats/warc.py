@@ -158,7 +158,7 @@ def read_warc(
             offset = stream.offset
             reason, is_found = None, False
             try:
-                _skip_line_ends(stream)
+                stream.skip_line_ends()
                 if stream.peek(1):
                     offset = stream.offset
                     record = _read_record(stream, path.name, index, max_block_bytes)
@@ -231,7 +231,8 @@ def _read_headers(stream: PlainStream) -> Headers:
 
 def _is_at_end(stream: PlainStream) -> bool:
     """Whether a record may end here, line ends aside: at the start of another one, or with the file."""
-    _skip_line_ends(stream)
+    # Two line ends follow every block (WARC 1.1, section 4); some writers leave out one or both.
+    stream.skip_line_ends()
     head = stream.peek(len(_RECORD))
     return not head or head == _RECORD
 
@@ -242,12 +243,6 @@ def _go_back(stream: PlainStream, mark: int) -> bool:
     Returns whether the next record starts right there.
     """
     return stream.fault is None and stream.go_back(mark)
-
-
-def _skip_line_ends(stream: PlainStream) -> None:
-    # Two line ends follow every block (WARC 1.1, section 4); some writers leave out one or both.
-    while stream.peek(1) in (b"\r", b"\n"):
-        stream.read(1)
 
 
 def _find_next_record(stream: PlainStream) -> bool:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _CHUNK_BYTES = 1 << 16
+_LINE_ENDS_BYTES = 64
+"""Looked at in one step."""
 _MAX_INFLATED_BYTES = 1 << 20
 """Most that one step may inflate: a member of zeros must not fill the memory before anyone asks."""
 _GZIP_MAGIC = b"\x1f\x8b\x08"
@@ -57,7 +59,7 @@ class PlainStream:
         """Up to `size` bytes without consuming them; fewer only at the end or before a fault."""
         while len(self._buffer) < size and self._fill():
             pass
-        return bytes(self._buffer[:size])
+        return bytes(memoryview(self._buffer)[:size])
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; fewer only at the end or before a fault."""
@@ -71,6 +73,15 @@ class PlainStream:
         while skipped < size and (taken := self.read(min(size - skipped, _CHUNK_BYTES))):
             skipped += len(taken)
         return skipped
+
+    def skip_line_ends(self) -> None:
+        """Consume the carriage returns and line feeds up to the next other byte."""
+        while self._buffer or self._fill():
+            head = bytes(self._buffer[:_LINE_ENDS_BYTES])
+            num_other = len(head.lstrip(b"\r\n"))
+            self._consume(len(head) - num_other)
+            if num_other:
+                return
 
     def skip_to(self, marker: bytes) -> bool:
         """Consume everything before the next `marker`; False, with all consumed, when there is none."""

@@ -98,6 +98,11 @@ def plant(
     return Planted(np.array(original, np.int64), np.array(similarities, np.float64), bands, shingles, offsets)
 
 
+def load_kernels(parameters: MinHashParameters) -> None:
+    """Have the compiled code at hand that shingles and signs texts: the first call takes half a second."""
+    plant(np.zeros(1, np.int64), ["word " * _MIN_WORDS], parameters, False, 0.5)
+
+
 def _changed(text: str, num_changed: float, parameters: MinHashParameters, random_: random.Random) -> str:
     """The text with words replaced here and there until about `num_changed` shingles have changed."""
     words = text.split()

@@ -35,7 +35,8 @@ _SNIFFED_BYTES = 2048
 _DETECTED_BYTES = 1 << 17
 _ESCAPED_JAPANESE = (b"\x1b$B", b"\x1b$@", b"\x1b(J")
 """Escape sequences that open ISO-2022-JP (RFC 1468): seven-bit, so that it is valid UTF-8 as well."""
-_BAD = re.compile("[\ufffd\x80-\x9f]")
+_CONTROLS = bytes(range(0x80, 0xA0))
+"""C1 control characters in Latin-1, which nobody writes and wrongly chosen encodings give plenty of."""
 _NULS_OF_UTF16 = 0.3
 """Least share of zero bytes on one side of each pair: Latin script in UTF-16 without a mark."""
 
@@ -98,13 +99,19 @@ def _best(content: bytes, content_type: str) -> tuple[str, str]:
             continue
         tried.add(encoding)
         text = content.decode(encoding, "replace")
-        share = len(_BAD.findall(text)) / max(len(text), 1)
+        share = _num_bad(text) / max(len(text), 1)
         if share <= _GOOD_ENOUGH:
             return text, encoding
         if best is None or share < best[0]:
             best = share, text, encoding
     assert best is not None  # UTF-8 is always among the candidates
     return best[1], best[2]
+
+
+def _num_bad(text: str) -> int:
+    """Characters that did not decode, and C1 controls."""
+    latin = text.encode("latin-1", "ignore")
+    return text.count("\ufffd") + len(latin) - len(latin.translate(None, _CONTROLS))
 
 
 def _candidates(content: bytes, content_type: str) -> Iterator[str]:

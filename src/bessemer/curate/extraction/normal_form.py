@@ -55,7 +55,8 @@ def clean(text: str, title: str | None = None, *, normalize: bool = True, repair
     if normalize and not text.isascii():
         text = unicodedata.normalize("NFC", _without_heaped_marks(text))
     text = "\n".join(map(str.rstrip, text.split("\n")))
-    text = _BLANK_LINES.sub("\n\n", text).strip("\n")
+    text = _BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text
+    text = text.strip("\n")
     undecodable = (num_replaced + num_controls) / num_characters if num_characters else 0.0
     notes = {"mojibake_runs": num_repairs} if num_repairs else {}
     return Extracted(text if text.strip() else "", _clean_title(title, repair), undecodable, notes)
@@ -79,16 +80,16 @@ def _without_invisible(text: str) -> str:
 
 def _without_heaped_marks(text: str) -> str:
     """At most MAX_MARKS combining marks in a row. A longer run covers every place of a grid of that width."""
-    any_mark, too_many = _marks()
-    return too_many.sub(r"\1", text) if any_mark.search(text[:: MAX_MARKS + 1]) else text
+    may_have_many = any(map(unicodedata.combining, text[:: MAX_MARKS + 1]))
+    return _too_many_marks().sub(r"\1", text) if may_have_many else text
 
 
 @lru_cache(maxsize=1)
-def _marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A combining mark; and a run of more than MAX_MARKS of them, with those that stay as its group."""
+def _too_many_marks() -> re.Pattern[str]:
+    """A run of more than MAX_MARKS combining marks, with those that stay as its group."""
     marks = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.combining(chr(code)))
     one = f"[{re.escape(marks)}]"
-    return re.compile(one), re.compile(f"({one}{{{MAX_MARKS}}}){one}+")
+    return re.compile(f"({one}{{{MAX_MARKS}}}){one}+")
 
 
 def _clean_title(title: str | None, repair: bool) -> str | None:

@@ -24,6 +24,16 @@ _BREAKS = "p div br"
 """What starts a new line in a cell."""
 _NOT_FIGURES = "pre ul ol form script h1 h2 h3"
 """What a table of figures and short texts does not hold, besides tables."""
+_OPTIONS = "option optgroup"
+LONE_LETTERS = (
+    (0x900, 0x1FFF),
+    (0x2713, 0x2718),
+    (0x3005, 0x30FF),
+    (0x3400, 0x9FFF),
+    (0xAC00, 0xD7A3),
+    (0xF900, 0xFAFF),
+)
+"""First and last code points: letters of many scripts that UTF-8 writes in three bytes, and check marks."""
 _MOST_OPEN_TABLES = 64
 _LESS, _GREATER, _SLASH, _EQUALS = ord("<"), ord(">"), ord("/"), ord("=")
 _QUOTE, _APOSTROPHE = ord('"'), ord("'")
@@ -46,8 +56,10 @@ class PageShape(NamedTuple):
     """Attributes on one tag."""
     tables_of_figures: int
     """Tables with line breaks in them, but no other table, list, form, script, code or heading."""
-    lone_characters: int
-    """Characters of three UTF-8 bytes that are, but for blanks, all that stands between two tags."""
+    lone_letters: int
+    """Characters of LONE_LETTERS that are, but for blanks, all that stands between two tags."""
+    num_options: int
+    """Start and end tags of options of forms and of their groups."""
 
 
 def _name_hash(name: str) -> int:
@@ -65,6 +77,7 @@ _UNCOUNTED_HASHES = _name_hashes(f"{_VOID} {_END_TAG_OPTIONAL}")
 _FORMATTING_HASHES = _name_hashes(_FORMATTING)
 _BREAKS_HASHES = _name_hashes(_BREAKS)
 _NOT_FIGURES_HASHES = _name_hashes(_NOT_FIGURES)
+_OPTIONS_HASHES = _name_hashes(_OPTIONS)
 _TABLE_HASH = np.uint64(_name_hash("table"))
 
 
@@ -72,7 +85,13 @@ def page_shape(html: str) -> PageShape:
     """See `PageShape`. Takes linear time."""
     buffer = np.frombuffer(html.encode("utf-8", "replace"), np.uint8)
     found = _measure(
-        buffer, _UNCOUNTED_HASHES, _FORMATTING_HASHES, _TABLE_HASH, _BREAKS_HASHES, _NOT_FIGURES_HASHES
+        buffer,
+        _UNCOUNTED_HASHES,
+        _FORMATTING_HASHES,
+        _TABLE_HASH,
+        _BREAKS_HASHES,
+        _NOT_FIGURES_HASHES,
+        _OPTIONS_HASHES,
     )
     return PageShape(*map(int, found))
 
@@ -85,19 +104,20 @@ def _measure(
     table: np.uint64,
     breaks: NDArray[np.uint64],
     not_figures: NDArray[np.uint64],
+    options: NDArray[np.uint64],
 ):
     depth, deepest, num_tags, num_formatting, steps, copies, longest, most = 0, 0, 0, 0, 0, 0, 0, 0
     end = len(buffer)
     position, end_of_tag = 0, 0
     # Of the open tables, from the outside in.
     has_breaks, is_spoilt = np.zeros(_MOST_OPEN_TABLES, np.bool_), np.zeros(_MOST_OPEN_TABLES, np.bool_)
-    num_open, num_tables, num_lone = 0, 0, 0
+    num_open, num_tables, num_lone, num_options = 0, 0, 0, 0
     while position < end:
         if buffer[position] != _LESS:
             position += 1
             continue
         num_tags += 1
-        num_lone += _is_behind_lone_character(buffer, position)
+        num_lone += _is_behind_lone_letter(buffer, position)
         steps += depth
         copies += num_formatting
         position += 1
@@ -134,6 +154,7 @@ def _measure(
             elif not is_closing and _is_in(not_figures, state):
                 is_spoilt[num_open - 1] = True
         if _is_in(uncounted, state):
+            num_options += _is_in(options, state)
             continue
         step = -1 if is_closing else 1
         depth = max(0, depth + step)
@@ -142,14 +163,20 @@ def _measure(
             num_formatting = max(0, num_formatting + step)
     for index in range(num_open):
         num_tables += has_breaks[index] and not is_spoilt[index]
-    return deepest, num_tags, steps, copies, longest, most, num_tables, num_lone
+    return deepest, num_tags, steps, copies, longest, most, num_tables, num_lone, num_options
 
 
 @njit(cache=True)
-def _is_behind_lone_character(buffer, position):
-    """Whether `>`, blanks, a character of three bytes and blanks lead up to a position."""
+def _is_behind_lone_letter(buffer, position):
+    """Whether `>`, blanks, a letter of three bytes and blanks lead up to a position."""
     last = _before_blanks(buffer, position - 1)
     if last < 3 or buffer[last] & 0xC0 != 0x80 or buffer[last - 2] & 0xF0 != 0xE0:
+        return False
+    code_point = (buffer[last - 2] & 0xF) << 12 | (buffer[last - 1] & 0x3F) << 6 | (buffer[last] & 0x3F)
+    is_letter = False
+    for first, end in LONE_LETTERS:
+        is_letter |= first <= code_point <= end
+    if not is_letter:
         return False
     return buffer[_before_blanks(buffer, last - 3)] == _GREATER
 
@@ -173,22 +200,22 @@ def _end_of_tag(buffer, position):
 
     Inside a quoted value `>` does not count. HTML Living Standard, sections 13.2.5.32 to 13.2.5.39.
     """
-    quote, is_after_equals, is_in_name, is_in_value, num_attributes = 0, False, False, False, 0
-    while position < len(buffer):
+    is_after_equals, is_in_name, is_in_value, num_attributes = False, False, False, 0
+    end = len(buffer)
+    while position < end:
         byte = buffer[position]
-        if quote:
-            if byte == quote:
-                quote = 0
-        elif byte == _GREATER:
+        if byte == _GREATER:
             break
-        elif byte == 32 or 9 <= byte <= 13:
+        if byte == 32 or 9 <= byte <= 13:
             is_in_name, is_in_value = False, False
         elif is_in_value:
             pass
         elif is_after_equals:
             is_after_equals = False
             if byte in (_QUOTE, _APOSTROPHE):
-                quote = byte
+                position += 1
+                while position < end and buffer[position] != byte:
+                    position += 1
             else:
                 is_in_value = True
         elif byte == _EQUALS:
@@ -199,4 +226,4 @@ def _end_of_tag(buffer, position):
             is_in_name = True
             num_attributes += 1
         position += 1
-    return position, num_attributes
+    return min(position, end), num_attributes
