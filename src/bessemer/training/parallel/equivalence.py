@@ -95,10 +95,15 @@ def cases(num_processes: int) -> list[Case]:
             "DDP and context": ParallelConfig(data=2, context=half),
             "DDP and pipeline": ParallelConfig(data=2, pipeline=half),
             "ZeRO-3 and context": ParallelConfig(shard=2, context=half),
+            "ZeRO-3 and tensor": ParallelConfig(shard=2, tensor=half),
+            "ZeRO-3 and pipeline": ParallelConfig(shard=2, pipeline=half),
             "tensor and context": ParallelConfig(tensor=2, context=half),
             "tensor and pipeline": ParallelConfig(tensor=2, pipeline=half),
         }
-        experts |= {"copies of experts": ParallelConfig(data=n, expert=half)}
+        experts |= {
+            "copies of experts": ParallelConfig(data=n, expert=half),
+            "ZeRO-3 and expert": ParallelConfig(shard=n, expert=half),
+        }
     dense = [Case(name, parallel, False) for name, parallel in layouts.items()]
     return dense + [Case(name, parallel, True) for name, parallel in (layouts | experts).items()]
 

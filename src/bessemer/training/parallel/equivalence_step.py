@@ -9,19 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 
 from bessemer.model.config import MixtureConfig, ModelConfig
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import IGNORE, LanguageModeling
 from bessemer.training.batches import Batch, Row, rng, row_of_pieces, stack_rows
-from bessemer.training.parallel.data import DataParallel, distribute
-from bessemer.training.parallel.divided import Divided
+from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.layout import Layout
-from bessemer.training.parallel.pipeline import Pipeline
-from bessemer.training.parallel.ranks import Share
+from bessemer.training.parallel.together import Together, whole_tensor
 
 VOCABULARY, HEAD = 61, 8
 """61 is odd, so that no way of dividing it is even."""
@@ -105,69 +101,17 @@ def step_alone(model: Transformer, batches: Sequence[Batch]) -> Step:
 
 
 def step_together(model: Transformer, batches: Sequence[Batch], layout: Layout) -> Step:
-    """In the processes of a layout, each of which has the whole model and all rows; both are divided here."""
-    config = layout.config
-    divided = Divided(layout, model.config)
-    divided.divide(model)
-    share = Share(layout.place("data") * config.shard + layout.place("shard"), config.data * config.shard)
-    own = [divided.part_of(batches[number]) for number in share.rows(range(len(batches)))]
-    held, loss = (_in_pipeline if config.pipeline > 1 else _in_one_stage)(
-        model, own, 1 / _count(batches), layout, divided
-    )
-    divided.sum_gradients(held)
+    """In the processes of a layout, by the code that training runs. Each has the whole model and all rows;
+    both are divided here."""
+    ranks, objective = Together(layout), LanguageModeling()
+    trained = ranks.prepare(model, OptimizerConfig(), batches[0].token_ids_BT.shape[1])
+    own = [ranks.own(batches[number]) for number in ranks.share.rows(range(len(batches)))]
+    count, num_parts = ranks.counts(_count(own), len(own))
+    loss, _ = ranks.gradients(objective, own, num_parts, 1 / count)
     gradients = {}
-    for name, parameter in held.named_parameters():
-        value = _gradient(name, parameter)
-        gradients[name] = divided.whole(name, value.full_tensor() if isinstance(value, DTensor) else value)
-    total = torch.tensor(loss, dtype=torch.float64, device=batches[0].token_ids_BT.device)
-    dist.all_reduce(total, group=_token_ranks(layout))
-    return Step(float(total), gradients)
-
-
-def _in_one_stage(
-    model: Transformer, batches: Sequence[Batch], factor: float, layout: Layout, divided: Divided
-) -> tuple[nn.Module, float]:
-    """This process's gradients, summed over rows and parts of rows; and its loss."""
-    has_own_sum = layout.config.expert > 1
-    parallel: DataParallel | None = None if has_own_sum else distribute(model, layout)
-    objective, total = LanguageModeling(), 0.0
-    for place, batch in enumerate(batches, start=1):
-        if parallel is None:
-            loss = objective.loss(model, batch)
-            (loss.total * factor).backward()
-        else:
-            with parallel.part(is_last=place == len(batches)):
-                loss = parallel.loss(objective, batch)
-                (loss.total * factor).backward()
-        total += loss.total.item()
-    if parallel is None:
-        _sum_over_tokens(model, layout, divided)
-    return model, total
-
-
-def _in_pipeline(
-    model: Transformer, batches: Sequence[Batch], factor: float, layout: Layout, divided: Divided
-) -> tuple[nn.Module, float]:
-    config, row_tokens = layout.config, batches[0].token_ids_BT.shape[1]
-    pipeline = Pipeline(
-        model, layout.mesh["pipeline"].get_group(), config.pipeline_schedule, context=row_tokens
-    )
-    held = pipeline.held()
-    loss = pipeline.step(LanguageModeling(), batches, factor)
-    _sum_over_tokens(held, layout, divided)
-    return held, float(loss.total)
-
-
-def _sum_over_tokens(model: nn.Module, layout: Layout, divided: Divided) -> None:
-    """Gradients of all but the divided experts, over the ranks that see different tokens."""
-    elsewhere = divided.divided_elsewhere(model)
-    for name, parameter in model.named_parameters():
-        if parameter not in elsewhere:
-            dist.all_reduce(_gradient(name, parameter), group=_token_ranks(layout))
-
-
-def _token_ranks(layout: Layout) -> dist.ProcessGroup:
-    return layout.flat("data", "shard", "context").get_group()
+    for name, parameter in trained.named_parameters():
+        gradients[name] = ranks.divided.whole(name, whole_tensor(_gradient(name, parameter)))
+    return Step(ranks.sums([loss])[0], gradients)
 
 
 def _count(batches: Sequence[Batch]) -> int:
