@@ -315,4 +315,4 @@ def replace_bits(optimizer: OptimizerConfig) -> OptimizerConfig:
 def test_settings_that_need_another_are_refused_with_it():
     offload, bits = run_ranks(2, refused)[0]
     assert "set parallel.shard to 2 or more" in offload
-    assert "set it to 32 with parallel.shard, or use parallel.data" in bits
+    assert "set it to 32 with parallel.shard, tensor and expert, or use parallel.data" in bits
