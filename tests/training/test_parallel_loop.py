@@ -181,7 +181,7 @@ def on_layout(rank: int, world_size: int, name: str, function, folder, *args):
     return function(folder, Together(build_layout(LAYOUTS[name], world_size)), *args)
 
 
-@pytest.mark.parametrize("saved", ["tensor, pipeline", "shard, expert"])
+@pytest.mark.parametrize("saved", ["tensor, pipeline", pytest.param("shard, expert", marks=pytest.mark.slow)])
 def test_a_checkpoint_of_a_divided_model_loads_into_any_layout(tmp_path, saved):
     """Bit by bit: weights and optimizer state."""
     run_ranks(4, on_layout, saved, train, tmp_path, 3)
@@ -197,6 +197,7 @@ def test_a_checkpoint_of_a_divided_model_loads_into_any_layout(tmp_path, saved):
         assert held.keys() == expected.keys(), name
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_through_layouts_with_the_losses_of_one_process(tmp_path):
     with torch_operations():
         undisturbed = train(tmp_path / "alone", Alone(), STEPS)
@@ -229,6 +230,8 @@ def refused(rank: int, world_size: int, config: ParallelConfig, kind: str, optim
             32,
             "tied embedding twice",
         ),
+        (ParallelConfig(pipeline=2, data=2, offload="cpu"), "tied", 32, "nothing is sharded"),
+        (ParallelConfig(pipeline=2, data=2, gradient_dtype="bfloat16"), "tied", 32, "nothing is sharded"),
     ],
     ids=lambda value: str(value)[:20],
 )
