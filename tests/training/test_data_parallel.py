@@ -27,6 +27,15 @@ from model_helpers import assert_same_gradients, tiny_model
 NUM_ROWS, LENGTH, STEPS, RATE = 5, 24, 3, 0.05
 STANDING = OptimizerConfig(kind="adamw", learning_rate=1e-30, max_gradient_norm=1e9)
 """Moves nothing: the tests take plain steps of SGD, which hide no scale."""
+SIGMOID = MixtureConfig(
+    num_experts=4,
+    experts_per_token=2,
+    expert_size=16,
+    shared_size=16,
+    scores="sigmoid",
+    balance_rate=0.05,
+    balance_loss=0.1,
+)
 TWO = {
     "DDP": ParallelConfig(data=2),
     "ZeRO-1": ParallelConfig(shard=2, zero=1),
@@ -185,18 +194,9 @@ def total(counts: dict[str, int], kind: str) -> int:
 
 def mixture_model() -> Transformer:
     """Sigmoid scores: the biases that choose experts move with the loads of all tokens."""
-    mixture = MixtureConfig(
-        num_experts=4,
-        experts_per_token=2,
-        expert_size=16,
-        shared_size=16,
-        scores="sigmoid",
-        balance_rate=0.05,
-        balance_loss=0.1,
-    )
     config = ModelConfig(
         vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, qk_norm=True, mixture=mixture,
+        max_position_embeddings=64, qk_norm=True, mixture=SIGMOID,
     )  # fmt: skip
     model = Transformer(config).initialize(0)
     generator = torch.Generator().manual_seed(1)

@@ -7,31 +7,23 @@ import pytest
 import torch
 from parallel_cases import with_torch_operations
 from parallel_helpers import run_ranks
-from test_data_parallel import LENGTH, STANDING, Curve, assert_same_curve, curve, rows, whole_value
+from test_data_parallel import LENGTH, SIGMOID, STANDING, Curve, assert_same_curve, curve, rows, whole_value
 from torch import Tensor
 from training_helpers import Reports, plan
 
 from bessemer.errors import BessemerError
-from bessemer.model.config import MixtureConfig, ModelConfig
+from bessemer.model.config import ModelConfig
 from bessemer.model.kernels import torch_operations
 from bessemer.model.transformer import Transformer
 from bessemer.training.checkpoint import Checkpoints
 from bessemer.training.loop import fit
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
+from bessemer.training.parallel.equivalence_step import tiny_model
 from bessemer.training.parallel.layout import ParallelConfig, build_layout
 from bessemer.training.parallel.ranks import Alone, Ranks
 from bessemer.training.parallel.together import Together
 
 MOVING = OptimizerConfig(learning_rate=1e-3, muon_learning_rate=0.01, weight_decay=0.1)
-SIGMOID = MixtureConfig(
-    num_experts=4,
-    experts_per_token=2,
-    expert_size=16,
-    shared_size=16,
-    scores="sigmoid",
-    balance_rate=0.05,
-    balance_loss=0.1,
-)
 KINDS = {
     "tied": {},
     "untied": {"tie_word_embeddings": False},
@@ -72,14 +64,7 @@ def model_of(kind: str) -> Transformer:
         vocab_size=61, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
         intermediate_size=50, max_position_embeddings=64, qk_norm=True, **KINDS[kind],
     )  # fmt: skip
-    model = Transformer(config).initialize(0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            # Larger embeddings: norms of small ones amplify what is rounded.
-            scale = 0.5 if name == "embedding" else 0.05
-            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
-    return model
+    return tiny_model(config, torch.device("cpu"))
 
 
 @with_torch_operations

@@ -319,8 +319,7 @@ def test_pretraining_with_rows_split_over_processes_is_that_of_one(inputs, tmp_p
     assert found[1]["reload_logit_difference"] == 0.0
 
 
-@pytest.mark.slow
-def test_preference_tuning_refuses_rows_split_over_processes(inputs, tmp_path):
-    config = DPO.model_copy(update={"parallel": ParallelConfig(context=2)})
-    with pytest.raises(BessemerError, match=r"parallel\.context divides rows of tokens"):
-        dpo(config, stage_context(tmp_path / "dpo", *inputs.values(), stage="dpo"))
+@pytest.mark.parametrize("way", ["context", "tensor", "pipeline"])
+def test_preference_tuning_refuses_ways_that_work_on_rows(way):
+    with pytest.raises(ValueError, match=rf"parallel\.{way} works on rows of tokens"):
+        DpoConfig.model_validate({"parallel": {way: 2}, "batch_tokens": 4096})

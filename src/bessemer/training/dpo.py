@@ -49,6 +49,14 @@ class DpoConfig(TrainingConfig):
     every: Cadence = Cadence(log=5)
     """Steps between metrics and checkpoints."""
 
+    def _contradictions(self) -> list[str]:
+        divided = [way for way in ("context", "tensor", "pipeline") if getattr(self.parallel, way) > 1]
+        return super()._contradictions() + [
+            f"parallel.{way} works on rows of tokens, and preferences compare whole answers: set it to 1, "
+            "and use parallel.data or parallel.shard"
+            for way in divided
+        ]
+
 
 class PairRows:
     """Batches of packed pairs; a pure function of (seed, step)."""

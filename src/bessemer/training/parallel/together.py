@@ -113,14 +113,9 @@ class Together:
 
     def own(self, batch: Any) -> Any:
         config = self._layout.config
-        for way in ("context", "tensor", "pipeline"):
-            if getattr(config, way) > 1 and not isinstance(batch, Batch):
-                raise BessemerError(
-                    f"parallel.{way} works on rows of tokens, and this stage compares whole answers: set it "
-                    "to 1, and use parallel.data or parallel.shard"
-                )
         if config.context == 1:
             return batch
+        assert isinstance(batch, Batch), "the config of a stage with other batches refuses parallel.context"
         return part_of_rows(batch, config.context, self._layout.place("context"))
 
     def counts(self, count: int, num_parts: int) -> tuple[int, int]:
