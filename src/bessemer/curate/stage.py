@@ -120,7 +120,7 @@ def _make_shards(
         progress.advance(num_bytes - sum(task.range.num_bytes for task in waiting))
         for task, shard in zip(waiting, executor.map(make, waiting), strict=True):
             shards[task.number] = shard
-            if task is waiting[0] and executor.num_workers > 1:
+            if task is waiting[0] and executor.num_workers > 1 and config.near_duplicates:
                 # Not before the workers have compiled it, where that is still to do.
                 meanwhile.submit(load_kernels, config.minhash_parameters)
             progress.advance(task.range.num_bytes)

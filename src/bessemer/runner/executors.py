@@ -104,7 +104,10 @@ class ProcessPool:
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         def submit(task: Task) -> Future[Result]:
-            return self._pool.submit(function, task)
+            try:
+                return self._pool.submit(function, task)
+            except BrokenProcessPool as error:  # by a task that was handed out before
+                raise worker_died(task) from error
 
         def any_finished(futures: Collection[Future[Result]]) -> Collection[Future[Result]]:
             return wait(futures, return_when=FIRST_COMPLETED).done
