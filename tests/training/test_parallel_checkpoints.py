@@ -132,3 +132,28 @@ def test_a_full_disk_of_one_rank_loses_nothing_that_was_saved(tmp_path, full_at)
     folders = sorted(folder.name for folder in tmp_path.iterdir())
     assert folders == (["step-00000002"] if full_at == [1] else [])
     assert all(is_sound(tmp_path / name) for name in folders)
+
+
+def resume_with_damage(rank: int, world_size: int, folder) -> tuple[int, list[str]]:
+    """The step that a rank continues from, and what it said."""
+    said: list[str] = []
+    ranks, model = Together(build_layout(ParallelConfig(shard=2), world_size)), tiny_model()
+    ranks.prepare(model, OPTIMIZER)
+    checkpoints = Checkpoints(folder, say=said.append, ranks=ranks)
+    return checkpoints.load_newest(model, Optimizers(model, OPTIMIZER)), said
+
+
+@pytest.mark.parametrize("damage", ["a changed byte", "missing"])
+def test_a_damaged_part_of_one_rank_makes_all_ranks_take_the_checkpoint_before(tmp_path, damage):
+    run_ranks(2, train_together, tmp_path, ParallelConfig(shard=2), STEPS)
+    before, newest = sorted(tmp_path.glob("step-*"))
+    (part,) = newest.glob("__1_*.distcp")
+    whole = part.read_bytes()
+    if damage == "missing":
+        part.unlink()
+    else:
+        middle = len(whole) // 2
+        part.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    (first, said), (second, _) = run_ranks(2, resume_with_damage, tmp_path)
+    assert first == second == int(before.name.removeprefix("step-")) > 0
+    assert any(newest.name in line and "damaged" in line for line in said)

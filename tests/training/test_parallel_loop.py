@@ -1,7 +1,7 @@
 """The training loop with models that are divided: the steps of one process, and checkpoints that any layout
 of processes reads."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -56,6 +56,20 @@ FOUR = {
     "expert, pipeline": ("no balance loss", ParallelConfig(data=2, expert=2, pipeline=2)),
     "expert, tensor": ("experts", ParallelConfig(data=2, expert=2, tensor=2)),
 }
+
+
+NUM_SNAPSHOTS = 10
+
+
+@dataclass
+class Snapshot:
+    """A step of a run."""
+
+    loss: float
+    gradients: dict[str, Tensor]
+    """Whole, after clipping."""
+    before: dict[str, Tensor]
+    """Weights and selection biases that the step began with."""
 
 
 def model_of(kind: str) -> Transformer:
@@ -118,6 +132,48 @@ def test_muon_and_adamw_move_parts_as_they_move_the_whole(tmp_path):
             moved = float((expected[kind].weights[key] - start[kind][key].detach()).norm())
             assert moved > 0, key
             assert float((weight - expected[kind].weights[key]).norm()) < 1e-3 * moved, (name, key)
+
+
+@with_torch_operations
+def snapshots(rank: int, world_size: int, folder, layout: ParallelConfig) -> list[Snapshot]:
+    """Of a run that moves: of each step its loss, its clipped gradients, and the state before it."""
+    ranks = Together(build_layout(layout, world_size))
+    model = ranks.prepare(model_of("experts"), MOVING, LENGTH)
+    parameters = dict(model.named_parameters())
+
+    def state() -> dict[str, Tensor]:
+        biases = {name: each.clone() for name, each in model.named_buffers() if "selection_bias" in name}
+        return {name: whole_value(ranks, name, p.detach()) for name, p in parameters.items()} | biases
+
+    found, before = list[Snapshot](), [state()]
+
+    def note(report) -> None:
+        gradients = {name: whole_value(ranks, name, p.grad) for name, p in parameters.items()}
+        found.append(Snapshot(report.loss, gradients, before[-1]))
+        before.append(state())
+
+    the_plan = plan(NUM_SNAPSHOTS, lambda step: rows(step, ranks), optimizer=MOVING)
+    fit(model, the_plan, Checkpoints(folder / str(rank)), Reports(note), ranks)
+    return found
+
+
+def test_every_step_of_experts_in_tensors_is_that_of_one_process_from_the_same_weights(tmp_path):
+    """Two runs drift apart once a router's choice is turned by rounding; no step does anything else."""
+    found = run_ranks(2, snapshots, tmp_path, ParallelConfig(tensor=2))[0]
+    assert len(found) == NUM_SNAPSHOTS
+    still = STANDING.model_copy(update={"max_gradient_norm": MOVING.max_gradient_norm})
+    for step, theirs in enumerate(found):
+        model, reports = model_of("experts"), Reports()
+        model.load_state_dict(theirs.before, strict=False)
+        parameters = dict(model.named_parameters())
+        with torch_operations():
+            one_step = plan(1, lambda _, step=step: rows(step, Alone()), optimizer=still)
+            fit(model, one_step, Checkpoints(tmp_path / f"alone-{step}"), reports)
+        assert theirs.loss == pytest.approx(reports.all[0].loss, rel=1e-6)
+        pairs = [(p.grad, theirs.gradients[name]) for name, p in parameters.items() if p.grad is not None]
+        assert len(pairs) == len(parameters)
+        error = sum(float((mine - other).square().sum()) for mine, other in pairs)
+        assert error < 1e-12 * sum(float(mine.square().sum()) for mine, _ in pairs), step
 
 
 LAYOUTS = {
