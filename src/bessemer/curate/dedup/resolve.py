@@ -156,7 +156,8 @@ class _Steps:
         """Drop near duplicates among the active rows."""
         is_active = self.is_active & (self._corpus.set_sizes > 0)
         rows = choose_originals(is_active)
-        texts = values_of(shards, self._corpus.first_rows, rows, ["text"])["text"].to_pylist()
+        found = values_of(shards, self._corpus.first_rows, rows, ["text"], num_threads)
+        texts = found["text"].to_pylist()
         is_containment = self._config.similarity == "containment"
         parameters = self._config.minhash_parameters
         planted = plant(rows, texts, parameters, is_containment, self._config.min_similarity)
