@@ -301,7 +301,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--rows", type=int, default=8, help="of a process, in a step")
+    parser.add_argument("--rows", type=int, default=16, help="of a process, in a step")
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     options = parser.parse_args()

@@ -1,5 +1,6 @@
 """Executors: results in the order of the tasks, faults that pass through, workers that die."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,9 @@ from bessemer.runner.executors import (
 )
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Executor]:
-    with ProcessPool(2) as executor:
+@pytest.fixture(scope="module", params=[False, True], ids=["others", "with this process"])
+def pool(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    with ProcessPool(2, takes_part=request.param) as executor:
         yield executor
 
 
@@ -35,6 +36,13 @@ def test_a_slow_task_holds_up_nobody(pool: Executor) -> None:
     assert [number for number, _ in results] == list(range(12))
     busy = results[0][1]
     assert sum(process == busy for _, process in results) == 1, "the other worker did all the rest"
+
+
+def test_a_process_that_takes_part_works_while_the_others_start() -> None:
+    with ProcessPool(2, takes_part=True) as executor:
+        processes = [process for _, process in executor.map(executor_tasks.slow_first, range(1, 200))]
+    assert processes.count(os.getpid()) > 1
+    assert len(set(processes)) == 2
 
 
 def test_what_a_task_raises_passes_through(pool: Executor) -> None:

@@ -8,7 +8,7 @@ task makes belongs into files in a folder that every worker sees.
 import multiprocessing
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
@@ -57,11 +57,15 @@ def check_place(on: str) -> str:
 
 
 def open_executor(
-    on: str = LOCAL, num_workers: int | None = None, num_tasks: int | None = None
+    on: str = LOCAL,
+    num_workers: int | None = None,
+    num_tasks: int | None = None,
+    takes_part: bool = False,
 ) -> AbstractContextManager[Executor]:
     """The executor for a place that `check_place` knows.
 
-    `num_workers`: by default the CPUs of the place. No more start than there are `num_tasks`.
+    `num_workers`: by default the CPUs of the place. No more start than there are `num_tasks`. `takes_part`:
+    this process is one of the local ones; for work that cannot bring it down.
     """
     kind, _, address = check_place(on).partition(":")
     if kind == RAY:
@@ -70,7 +74,7 @@ def open_executor(
         return RayExecutor(address or None, num_workers)
     wanted = num_workers or available_cpus()
     wanted = wanted if num_tasks is None else min(wanted, num_tasks)
-    return ProcessPool(wanted) if wanted > 1 else InProcess()
+    return ProcessPool(wanted, takes_part) if wanted > 1 else InProcess()
 
 
 def available_cpus() -> int:
@@ -95,17 +99,26 @@ class InProcess:
 class ProcessPool:
     """Processes of this machine, which end with their parent however it ends."""
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(self, num_workers: int, takes_part: bool = False) -> None:
+        """With `takes_part` one of the workers is a thread of this process: an interpreter less to start."""
         self.num_workers = num_workers
         # Spawned, not forked: the parent may hold threads (polars, pyarrow, a progress bar).
         spawn = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(num_workers, mp_context=spawn, initializer=exit_with_parent)
+        num_others = num_workers - takes_part
+        self._others = ProcessPoolExecutor(num_others, mp_context=spawn, initializer=exit_with_parent)
+        self._here = ThreadPoolExecutor(1) if takes_part else None
         self._is_idle = True
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        under_way_here: Future[Result] | None = None
+
         def submit(task: Task) -> Future[Result]:
+            nonlocal under_way_here
+            if self._here is not None and (under_way_here is None or under_way_here.done()):
+                under_way_here = self._here.submit(function, task)
+                return under_way_here
             try:
-                return self._pool.submit(function, task)
+                return self._others.submit(function, task)
             except BrokenProcessPool as error:  # by a task that was handed out before
                 raise worker_died(task) from error
 
@@ -119,15 +132,19 @@ class ProcessPool:
                 raise worker_died(task) from error
 
         self._is_idle = False
-        yield from in_order(tasks, _TASKS_PER_WORKER * self.num_workers, submit, any_finished, result)
+        # Where this process takes part it is to have what the others have not begun while they start.
+        per_worker = _TASKS_PER_WORKER if self._here is None else 1
+        yield from in_order(tasks, per_worker * self.num_workers, submit, any_finished, result)
         self._is_idle = True
 
     def __enter__(self) -> "ProcessPool":
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._here is not None:
+            self._here.shutdown(cancel_futures=True)
         # Interpreters take a quarter of a second to end, which nobody need wait for when their work is done.
-        self._pool.shutdown(wait=not self._is_idle, cancel_futures=True)
+        self._others.shutdown(wait=not self._is_idle, cancel_futures=True)
 
 
 def worker_died(task: object) -> BessemerError:

@@ -1,7 +1,6 @@
 """Deduplication of documents in Parquet files, without the rest of curation: `deduplicate`."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from bessemer.curate.dedup.file_shards import FileShard, fingerprint_file
 from bessemer.curate.dedup.fingerprints import array_names
 from bessemer.curate.dedup.marks import Marker
 from bessemer.curate.dedup.parts import Parts
-from bessemer.curate.dedup.planted import load_kernels
 from bessemer.curate.dedup.resolve import STAYS, VERSION, Duplicates, find_duplicates
 from bessemer.errors import BessemerError
 from bessemer.formats.documents import DEFAULT_SHARD_BYTES, DOCUMENTS_STEM
@@ -68,15 +66,10 @@ def deduplicate(
     waiting = [
         shard for shard in shards if not all(parts.is_done(f"{shard.stem}.{name}.npy") for name in names)
     ]
-    with (
-        open_executor(num_workers=num_workers, num_tasks=len(waiting)) as executor,
-        ThreadPoolExecutor(1) as meanwhile,
-    ):
-        done = executor.map(partial(fingerprint_file, config=config, identity=identity), waiting)
-        for number, _ in enumerate(done):
-            if number == 0 and executor.num_workers > 1 and config.near_duplicates:
-                # Not before the workers have compiled it, where that is still to do.
-                meanwhile.submit(load_kernels, config.minhash_parameters)
+    # Compiled code on numbers: nothing in it can bring this process down.
+    with open_executor(num_workers=num_workers, num_tasks=len(waiting), takes_part=True) as executor:
+        for _ in executor.map(partial(fingerprint_file, config=config, identity=identity), waiting):
+            pass
     num_threads = num_workers or available_cpus()
     found = find_duplicates(shards, config, scratch / "duplicates", num_threads, say, identity)
     num_kept = _write(shards, found, config, schema, output)
