@@ -118,7 +118,7 @@ def parse_model(content: bytes, name: str) -> FastTextModel:
             num_buckets=settings["bucket"],
             has_row=has_row,
             first_rows=first_rows,
-            rows=(weights.scales[:, None] * weights.rows)[rows],
+            rows=(weights.scales[:, None] * weights.rows).take(rows, axis=0),
             nodes=tree.rows,
             node_scales=tree.scales,
             children=huffman_tree(dictionary.label_counts),
@@ -267,7 +267,7 @@ def _decode(file: _File, what: str, codes: NDArray[np.uint8], dim: int) -> NDArr
     for part in range(num_parts):
         width = last_dim if part == num_parts - 1 else part_dim
         centroids = file.take_finite(f"{what}'s centroids", CENTROIDS, width)
-        rows[:, part * part_dim : part * part_dim + width] = centroids[codes[:, part]]
+        rows[:, part * part_dim : part * part_dim + width] = centroids.take(codes[:, part], axis=0)
     return rows
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bessemer.curate.config import CurateConfig
@@ -79,6 +78,8 @@ def judge(candidates: Sequence[Candidate], config: CurateConfig) -> Judged:
 
 def is_kept(table: pa.Table) -> pa.ChunkedArray:
     """Whether no rule dropped a row of a table in JUDGED_SCHEMA, or of the ledger."""
+    import pyarrow.compute as pc  # takes 30 ms, which workers do without: they only write
+
     # A mask; an expression would run through a query engine, which takes a millisecond to start.
     return pc.call_function("equal", [table["verdict"], KEPT])
 
