@@ -49,8 +49,9 @@ format: setup-dev ## Let ruff put the code in shape
 
 bench: setup-dev ## Benchmarks, each against its peer in one run; those of curation need WARC=SAMPLES
 	$(BIN)/python benchmarks/cpu_kernels.py
-	@if [ -n "$(WARC)" ]; then $(BIN)/python benchmarks/warc_to_documents.py $(WARC); \
-	else echo "benchmarks/warc_to_documents.py is left out: give WARC files with WARC='a.warc.gz b.warc.gz'"; fi
+	@if [ -n "$(WARC)" ]; then $(BIN)/python benchmarks/warc_to_documents.py $(WARC) \
+		&& $(BIN)/python benchmarks/language_identification.py $(WARC); \
+	else echo "warc_to_documents.py and language_identification.py are left out: give WARC files with WARC='a.warc.gz b.warc.gz'"; fi
 	@echo "benchmarks/heuristics.py needs the extra 'bench' and a folder of documents (--data): see its head"
 
 equivalence: setup-dev ## Measure docs/equivalence.md anew: every layout of processes against one

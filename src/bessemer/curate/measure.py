@@ -7,7 +7,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bessemer.curate import measure_variants
 from bessemer.curate.edits import EDIT_VALUES
 from bessemer.curate.kernels import lines, repetition, signs, words
 from bessemer.curate.kernels.characters import character_tables
@@ -74,8 +73,11 @@ def measure(texts: Sequence[str], on_demand: Collection[str] = (), bad_words: Se
     coverage = repetition.ngram_coverage(hashes, lengths, word_offsets)
     for column, n in enumerate(range(repetition.MIN_TOP, repetition.MAX_DUPLICATE + 1)):
         values[ngram_rule(n)] = coverage[:, column]
-    wanted = measure_variants.Batch(texts, buffer, offsets, hashes, word_offsets, tuple(bad_words))
-    values |= measure_variants.measure_on_demand(wanted, on_demand)
+    if on_demand:
+        from bessemer.curate import measure_variants  # its many kernels take 20 ms to import
+
+        wanted = measure_variants.Batch(texts, buffer, offsets, hashes, word_offsets, tuple(bad_words))
+        values |= measure_variants.measure_on_demand(wanted, on_demand)
     return Measured(values, split_words)
 
 
