@@ -18,7 +18,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -165,10 +165,11 @@ def compare(
     steps: int,
     seed: int,
     dtype: torch.dtype,
+    shares: Sequence[float],
 ) -> tuple[float, float, float, float]:
     """Seconds of the peer, its loss, seconds of ours, its loss."""
     peer_s, mark = peer(corpus, steps)
-    for share in SHARES:
+    for share in shares:
         ours_s, loss = train_ours(corpus, max(1, round(share * steps)), seed, dtype, OptimizerConfig())
         print(f"    ours on {share:.0%} of the tokens: {loss:.4f} in {ours_s:.0f} s", flush=True)
         if loss <= mark:
@@ -185,6 +186,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=float, default=2e6)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the tokens, ascending")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3])
     options = parser.parse_args()
     shape, dtype, machine = SHAPES[options.shape], resolve_dtype("auto", CPU), describe_machine()
@@ -202,7 +204,9 @@ def main() -> None:
         ratios = []
         for seed in range(1, options.seeds + 1):
             corpus = Corpus(options.folder, shape, seed, clock)
-            found = compare(lambda c, n, t=train, s=seed: t(c, n, s), corpus, steps, seed, dtype)
+            found = compare(
+                lambda c, n, t=train, s=seed: t(c, n, s), corpus, steps, seed, dtype, options.shares
+            )
             peer_s, mark, ours_s, loss = found
             ratios.append(ours_s / peer_s if loss <= mark else math.inf)
             print(f"seed {seed}: {name} {mark:.4f} in {peer_s:.0f} s, ours {loss:.4f} in {ours_s:.0f} s")
