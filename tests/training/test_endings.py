@@ -3,7 +3,14 @@
 import pytest
 
 from bessemer.errors import BessemerError
-from bessemer.training.parallel.endings import Ending, Failure, ProcessesFailed, cause, exit_in_words
+from bessemer.training.parallel.endings import (
+    Ending,
+    Failure,
+    ProcessesFailed,
+    cause,
+    exit_in_words,
+    ray_death_in_words,
+)
 from bessemer.training.parallel.restarts import MAX_RESTARTS, with_restarts
 
 DONE = Ending(is_over=True)
@@ -52,6 +59,36 @@ def test_the_cause_is_named_among_all_that_failed(endings, error, message):
 )
 def test_exits_are_told_in_words(exit_code, words):
     assert exit_in_words(exit_code) == words
+
+
+NODE_DIED = """The actor died unexpectedly before finishing this task.
+\tclass_name: RayRank
+The actor died because its node has died. Node Id: d33ca2
+\tthe actor's node was terminated unexpectedly: health check failed
+    [2026-11-30 19:06:57,276 W 18269 18278] (raylet) store.cc:366: Disconnecting"""
+PROCESS_DIED = """The actor died unexpectedly before finishing this task.
+\tpid: 7
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR
+Worker exit detail: Worker unexpectedly exits with a connection error code 2. Some common causes include:
+(1) the process was killed by the OOM killer due to high memory usage"""
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (NODE_DIED, "was lost with its node"),
+        (PROCESS_DIED, "died (killed, out of memory, or crashed: Ray's log on its node may tell)"),
+        (
+            "Task was killed due to the node running low on memory.",
+            "was ended by Ray since its node ran low ",
+        ),
+        ("The actor 7 is\nunavailable", "was lost (The actor 7 is unavailable)"),
+        ("x" * 1000, "was lost (" + "x" * 300 + "…)"),
+    ],
+    ids=["node", "process", "memory", "other", "long"],
+)
+def test_what_ray_says_at_length_is_told_in_few_words(message, words):
+    assert ray_death_in_words(message).startswith(words)
 
 
 class Attempts:

@@ -8,6 +8,15 @@ from typing import Literal
 
 from bessemer.errors import BessemerError
 
+_SAYS_NO_MORE = 300
+"""Characters of what Ray says of a death that it rarely has to report; a node's log may follow them."""
+_RAY_DEATHS = {
+    "its node has died": "was lost with its node",
+    "running low on memory": "was ended by Ray since its node ran low on memory",
+    "worker process has died": "died (killed, out of memory, or crashed: Ray's log on its node may tell)",
+}
+"""By what Ray's message contains."""
+
 AGAIN = "give the same command again: it goes on from the newest checkpoint"
 GRACE_S = 3.0
 """After one process has failed: until those that fail of the same cause have, too."""
@@ -106,6 +115,15 @@ def exit_in_words(exit_code: int) -> str:
         return f"was killed by {signal.Signals(-exit_code).name}"
     except ValueError:
         return f"was killed by signal {-exit_code}"
+
+
+def ray_death_in_words(message: str) -> str:
+    """How an actor died, from what Ray says at length."""
+    for sign, words in _RAY_DEATHS.items():
+        if sign in message:
+            return words
+    said = " ".join(message.split())
+    return f"was lost ({said[:_SAYS_NO_MORE]}{'…' * (len(said) > _SAYS_NO_MORE)})"
 
 
 def _at(ending: Ending) -> str:

@@ -17,7 +17,15 @@ from bessemer.errors import BessemerError
 from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.ray_cluster import RayCluster
 from bessemer.training.config import TrainingConfig
-from bessemer.training.parallel.endings import AGAIN, GRACE_S, Ending, Failure, ProcessesFailed, cause
+from bessemer.training.parallel.endings import (
+    AGAIN,
+    GRACE_S,
+    Ending,
+    Failure,
+    ProcessesFailed,
+    cause,
+    ray_death_in_words,
+)
 from bessemer.training.parallel.layout import cpu_threads_per_process
 from bessemer.training.parallel.message import packed
 from bessemer.training.parallel.ray_places import Node, Part, by_node, part_of_process
@@ -33,6 +41,8 @@ _START_S = 300.0
 _NODE_GRACE_S = 60.0
 """Where connections broke: until Ray knows which node is gone (it asks each 5 times, 3 s apart and more)."""
 _END_S = 30.0
+"""How long to wait until processes that were ended are gone."""
+_ASK_S = 0.5
 
 
 def on_ray(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
@@ -130,13 +140,13 @@ class _Group:
             try:
                 actors, places, port = self._gathered(actors, shared)
             except self._ray.exceptions.RayActorError as error:
-                what = f"a training process {_death(error)} at its start"
+                what = f"a training process {ray_death_in_words(str(error))} at its start"
                 raise ProcessesFailed(what, f"; {AGAIN}") from error
             addresses = tuple(place.address for place in places)
             for rank, actor in enumerate(actors):
                 tasks.append(actor.train.remote(message, Seat(rank, addresses, port, self._part.cpus)))
             with Shown(self._context.reporter) as shown:
-                return self._watch(actors[0], tasks, places, shown)
+                return self._watch(actors, tasks, places, shown)
         finally:
             for actor in actors:
                 self._ray.kill(actor)
@@ -176,12 +186,14 @@ class _Group:
             what = f"the training processes did not start on Ray within {_START_S:g} s"
             raise ProcessesFailed(what, f"; {AGAIN}") from error
 
-    def _watch(self, first: Any, tasks: Sequence[Any], places: Sequence[Place], shown: Shown) -> Metrics:
+    def _watch(
+        self, actors: Sequence[Any], tasks: Sequence[Any], places: Sequence[Place], shown: Shown
+    ) -> Metrics:
         """Until all have ended well; the first one's metrics. Raises for those that have not."""
         endings = [Ending(place=str(place)) for place in places]
         results: dict[int, Any] = {}
         ranks = {task: rank for rank, task in enumerate(tasks)}
-        news: Any = first.news.remote()
+        news: Any = actors[0].news.remote()
         failed_s: float | None = None
         while ranks or news is not None:
             left_s = None if failed_s is None else failed_s + _grace_s(endings) - time.monotonic()
@@ -190,10 +202,10 @@ class _Group:
             waited_for = [*ranks, *([news] if news is not None else [])]
             for handle in self._ray.wait(waited_for, num_returns=1, timeout=left_s)[0]:
                 if handle == news:
-                    news = self._next_news(first, handle, shown)
+                    news = self._next_news(actors[0], handle, shown)
                     continue
                 rank = ranks.pop(handle)
-                results[rank], endings[rank] = self._ended(handle, places[rank])
+                results[rank], endings[rank] = self._ended(handle, actors[rank], places[rank])
             if failed_s is None and any(ending.has_failed for ending in endings):
                 failed_s = time.monotonic()
         if failed_s is not None:
@@ -212,15 +224,30 @@ class _Group:
             shown.take(message)
         return first.news.remote()
 
-    def _ended(self, task: Any, place: Place) -> tuple[Any, Ending]:
+    def _ended(self, task: Any, actor: Any, place: Place) -> tuple[Any, Ending]:
+        exceptions, result, death = self._ray.exceptions, None, None
         try:
             result = self._ray.get(task)
-        except self._ray.exceptions.RayActorError as error:
-            return None, Ending(is_over=True, death=_death(error), place=str(place))
-        except self._ray.exceptions.RayError as error:
-            return None, Ending(is_over=True, death=f"was lost ({error})", place=str(place))
+        except exceptions.ActorUnavailableError as error:
+            death = self._death_of_unavailable(actor, error)
+        except exceptions.RayError as error:
+            death = ray_death_in_words(str(error))
         failure = result if isinstance(result, Failure) else None
-        return result, Ending(is_over=True, failure=failure, place=str(place))
+        return result, Ending(is_over=True, failure=failure, death=death, place=str(place))
+
+    def _death_of_unavailable(self, actor: Any, error: Exception) -> str:
+        """A connection breaks some time before Ray knows that it has lost the node: until then it would place
+        the next process there, too."""
+        exceptions, deadline_s = self._ray.exceptions, time.monotonic() + _NODE_GRACE_S
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            try:
+                self._ray.get(actor.place.remote(), timeout=left_s)
+                break
+            except (exceptions.ActorUnavailableError, exceptions.GetTimeoutError):
+                time.sleep(_ASK_S)
+            except exceptions.RayActorError as later:
+                return ray_death_in_words(str(later))
+        return ray_death_in_words(str(error))
 
 
 def _grace_s(endings: Sequence[Ending]) -> float:
@@ -228,10 +255,3 @@ def _grace_s(endings: Sequence[Ending]) -> float:
     failures = [ending.failure for ending in endings if ending.failure is not None]
     is_cut_off = all(failure.kind == "lost" for failure in failures)
     return _NODE_GRACE_S if is_cut_off and not any(ending.death for ending in endings) else GRACE_S
-
-
-def _death(error: Exception) -> str:
-    """How an actor died, in a line of what Ray says."""
-    lines = [line.strip() for line in str(error).splitlines() if line and not line.startswith("\t")]
-    said = " ".join(lines)
-    return f"died ({said})"
