@@ -63,7 +63,11 @@ def run(
     ] = False,
     on: Annotated[
         str,
-        typer.Option("--on", metavar="PLACE", help="Where parallel parts run: local, ray or ray:ADDRESS."),
+        typer.Option(
+            "--on",
+            metavar="PLACE",
+            help="Where processes of curation and training run: local, ray or ray:ADDRESS.",
+        ),
     ] = LOCAL,
     as_json: AsJson = False,
     runs_folder: RunsFolder = RUNS_FOLDER,

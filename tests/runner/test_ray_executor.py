@@ -9,7 +9,7 @@ import executor_tasks
 import pytest
 
 from bessemer.errors import BessemerError
-from bessemer.runner import ray_executor
+from bessemer.runner import ray_cluster
 from bessemer.runner.executors import Executor, open_executor
 
 pytest.importorskip("ray")
@@ -48,8 +48,8 @@ def test_what_a_task_raises_passes_through(ray_workers: Executor) -> None:
 
 
 def test_a_node_with_other_versions_is_named(ray_workers: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = ray_executor.package_versions()
-    monkeypatch.setattr(ray_executor, "package_versions", lambda: versions | {"numpy": "0.1"})
+    versions = ray_cluster.package_versions()
+    monkeypatch.setattr(ray_cluster, "package_versions", lambda: versions | {"numpy": "0.1"})
     with pytest.raises(BessemerError, match=r"other versions \(numpy .*, here 0.1\)"):
         with open_executor("ray", 3):
             pass

@@ -17,6 +17,7 @@ from bessemer.runner.manifest import write_manifest
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel import torchrun
 from bessemer.training.parallel.layout import ParallelConfig
+from bessemer.training.parallel.message import packed, unpacked
 from bessemer.training.schedules import ScheduleConfig
 from bessemer.training.sft import SftConfig, tune
 from stage_helpers import stage_context
@@ -123,9 +124,9 @@ def test_a_layout_of_another_size_than_torchrun_started_is_refused(tmp_path, mon
 def test_a_stage_is_handed_on_as_json(tmp_path):
     config = SftConfig(epochs=1.5, parallel=ParallelConfig(data=2), schedule=ScheduleConfig(decay=0.6))
     context = replace(stage_context(tmp_path), seed=2**60 + 1, run={"name": "x"})
-    message = torchrun._message(tune, config, context)
+    message = packed(tune, config, context)
     json.loads(message)
-    work, read_config, read_context = torchrun._read(message)
+    work, read_config, read_context = unpacked(message)
     assert work is tune
     assert read_config == config
     assert replace(read_context, reporter=context.reporter) == context

@@ -2,25 +2,26 @@
 
 import os
 import signal
-import socket
-import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from bessemer.errors import BessemerError
-from bessemer.runner.context import Metrics, Progress, StageContext
+from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.identity import flatten
 from bessemer.runner.workers import exit_with_parent
 from bessemer.training.config import TrainingConfig
+from bessemer.training.parallel.endings import failure_of
+from bessemer.training.parallel.interfaces import prefer_loopback
 from bessemer.training.parallel.layout import build_layout
+from bessemer.training.parallel.reporters import SentReporter, Silent
 from bessemer.training.parallel.together import Together
 
 
@@ -35,16 +36,6 @@ class LocalProcess:
     num_threads: int
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a process gave up."""
-
-    kind: Literal["mendable", "timeout", "lost", "unexpected"]
-    """mendable: a BessemerError; timeout: others did not come in time; lost: the connection to another broke;
-    unexpected: anything else."""
-    text: str
-
-
 def run_local(
     place: LocalProcess, work: Any, config: TrainingConfig, context: StageContext, messages: Connection
 ) -> None:
@@ -52,10 +43,10 @@ def run_local(
     exit_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes itself
     torch.set_num_threads(place.num_threads)
-    reporter = SentReporter(messages) if place.rank == 0 else Silent()
+    reporter = SentReporter(messages.send) if place.rank == 0 else Silent()
     try:
         device_type = pick_device(place.rank, place.world_size)
-        _prefer_loopback()
+        prefer_loopback()
         dist.init_process_group(
             "nccl" if device_type == "cuda" else "gloo",
             init_method=f"file://{place.rendezvous}",
@@ -120,72 +111,12 @@ def pick_device(place: int, num_processes: int) -> str:
     return "cuda"
 
 
-def _prefer_loopback() -> None:
-    """Processes of one machine need no network, and no name that it must resolve."""
-    names = [name for _, name in socket.if_nameindex()]
-    for name in ("lo", "lo0"):
-        if name in names:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-
-
-def failure_of(error: BaseException) -> Failure:
-    """What an error says about its cause; gloo and NCCL tell by words alone."""
-    if isinstance(error, BessemerError):
-        return Failure("mendable", str(error))
-    words = str(error).lower()
-    if isinstance(error, (RuntimeError, OSError)):
-        if any(sign in words for sign in ("timed out", "timeout")):
-            return Failure("timeout", str(error))
-        if any(sign in words for sign in ("connection closed", "connection reset", "broken pipe")):
-            return Failure("lost", str(error))
-    return Failure("unexpected", "".join(traceback.format_exception(error)))
-
-
-class Silent:
-    """The reporter of all processes but the first."""
-
-    def say(self, text: str) -> None: ...
-
-    def progress(self, description: str, total: float | None, unit: str) -> Progress:
-        return _SilentProgress()
-
-
-class _SilentProgress:
-    def advance(self, amount: float = 1) -> None: ...
-    def set(self, completed: float, **shown: object) -> None: ...
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
-
-
-class SentReporter:
-    """Hands words and progress on to the parent process."""
-
-    def __init__(self, messages: Connection) -> None:
-        self._messages = messages
-        self._numbers = count()
-
-    def say(self, text: str) -> None:
-        self._messages.send(("say", text))
-
-    def progress(self, description: str, total: float | None, unit: str) -> Progress:
-        number = next(self._numbers)
-        self._messages.send(("progress", number, description, total, unit))
-        return _SentProgress(self._messages, number)
-
-
-class _SentProgress:
-    def __init__(self, messages: Connection, number: int) -> None:
-        self._messages, self._number = messages, number
-
-    def advance(self, amount: float = 1) -> None:
-        self._messages.send(("advance", self._number, amount))
-
-    def set(self, completed: float, **shown: object) -> None:
-        self._messages.send(("set", self._number, completed, shown))
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
+def context_of_rank(context: StageContext, rank: int, folder: Path) -> StageContext:
+    """The stage's context for one of its processes, without a reporter; all but the first keep what they
+    write to themselves, in `folder`."""
+    plain: Mapping[str, Any] = {"reporter": None}
+    if rank > 0:
+        own = folder / f"rank-{rank}"
+        (own / "output").mkdir(parents=True)
+        plain = {**plain, "output": own / "output", "metrics_path": own / "metrics.jsonl"}
+    return replace(context, **plain)

@@ -2,13 +2,11 @@
 
     torchrun --nnodes 2 --nproc-per-node 8 --max-restarts 3 -m bessemer run recipe.yaml
 
-Through torchrun's store the first process hands each stage with `parallel` to the others: what to do, by name
-and as JSON, for a store on the network is no place for pickles. A stage without it is done by the first
-alone. The run folder must be one that all machines see. When torchrun restarts the processes, the first runs
-the recipe anew, from its newest checkpoint.
+Through torchrun's store the first process hands each stage with `parallel` to the others. A stage without
+it is done by the first alone. The run folder must be one that all machines see. When torchrun restarts the
+processes, the first runs the recipe anew, from its newest checkpoint.
 """
 
-import json
 import os
 import tempfile
 import time
@@ -25,16 +23,12 @@ from torch.distributed.rendezvous import rendezvous
 
 from bessemer.errors import BessemerError
 from bessemer.runner.context import Metrics, StageContext
-from bessemer.runner.manifest import Artifact, read_manifest
-from bessemer.stages import imported
 from bessemer.training.config import TrainingConfig
-from bessemer.training.parallel.process import Silent, failure_of, join, pick_device
+from bessemer.training.parallel.endings import GRACE_S, failure_of
+from bessemer.training.parallel.message import packed, unpacked
+from bessemer.training.parallel.process import context_of_rank, join, pick_device
 
 _ARRIVALS, _COUNTER, _DONE = "bessemer/arrivals", "stages", b"done"
-_PATHS, _PLAIN = ("output", "scratch", "metrics_path"), ("stage", "seed", "on")
-"""Fields of a stage's context."""
-_GRACE_S = 3.0
-"""After one process has given up: until those that wait for the same one have, too."""
 _POLL_S = 0.05
 _PATIENCE = timedelta(days=30)
 """How long the others wait for the first process's next training stage."""
@@ -56,14 +50,12 @@ def lead(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
         )
     store = _store_of_round()
     number = store.add(_COUNTER, 1)
-    store.set(_key(number), _message(work, config, context))
+    store.set(_key(number), packed(work, config, context))
     return _stage(store, number, work, config, context)
 
 
 def serve() -> None:
     """Take part in every stage that the first process leads, until it is done; called in all others."""
-    from bessemer.training.parallel.launch import context_of_rank  # which imports this module
-
     store, rank = _store_of_round(), int(os.environ["RANK"])
     number = 1
     while True:
@@ -71,7 +63,7 @@ def serve() -> None:
         message = store.get(_key(number))
         if message == _DONE:
             return
-        work, config, context = _read(message)
+        work, config, context = unpacked(message)
         with tempfile.TemporaryDirectory(prefix="bessemer-rank-") as folder:
             own = replace(context_of_rank(context, rank, Path(folder)), reporter=context.reporter)
             _stage(store, number, work, config, own)
@@ -110,7 +102,7 @@ def _named(error: Exception, store: Any, number: int, timeout_s: float) -> Excep
     store.set(_gave_up(number, rank), b"")
     if failure_of(error).kind not in ("timeout", "lost"):
         return error
-    time.sleep(_GRACE_S)
+    time.sleep(GRACE_S)
     missing = [str(other) for other in range(world_size) if not store.check([_gave_up(number, other)])]
     if not missing:
         return error
@@ -119,43 +111,6 @@ def _named(error: Exception, store: Any, number: int, timeout_s: float) -> Excep
         f"it for parallel.timeout_s = {timeout_s:g} s, or lost it; give the same command again (torchrun "
         "--max-restarts does): it goes on from the newest checkpoint"
     )
-
-
-def _message(work: Any, config: TrainingConfig, context: StageContext) -> bytes:
-    """All that another process needs to know about a stage."""
-    value = {
-        "work": _name(work),
-        "config_type": _name(type(config)),
-        "config": config.model_dump(mode="json", exclude_unset=True),
-        "inputs": {
-            kind: [str(artifact.folder.resolve()) for artifact in artifacts]
-            for kind, artifacts in context.inputs.items()
-        },
-        **{name: str(getattr(context, name).resolve()) for name in _PATHS},
-        **{name: getattr(context, name) for name in _PLAIN},
-        "run": dict(context.run),
-    }
-    return json.dumps(value).encode()
-
-
-def _read(message: bytes) -> tuple[Any, TrainingConfig, StageContext]:
-    """Work, config and context, whose reporter is silent."""
-    value = json.loads(message)
-    config_type = imported(value["config_type"])
-    assert issubclass(config_type, TrainingConfig), "a training stage's config"
-    folders = {kind: [Path(folder) for folder in listed] for kind, listed in value["inputs"].items()}
-    context = StageContext(
-        inputs={kind: [Artifact(f, read_manifest(f)) for f in listed] for kind, listed in folders.items()},
-        reporter=Silent(),
-        run=value["run"],
-        **{name: Path(value[name]) for name in _PATHS},
-        **{name: value[name] for name in _PLAIN},
-    )
-    return imported(value["work"]), config_type.model_validate(value["config"]), context
-
-
-def _name(thing: Any) -> str:
-    return f"{thing.__module__}:{thing.__qualname__}"
 
 
 def _joined() -> tuple[Any, int, int]:
