@@ -13,6 +13,7 @@ from bessemer.runner.progress import reporter_for
 from bessemer.training.parallel.equivalence import (
     GRADIENT_TOLERANCE,
     LOSS_TOLERANCE,
+    OWN_TOLERANCE,
     Comparison,
     compare_layouts,
 )
@@ -50,8 +51,8 @@ def page(rows: Iterable[Comparison]) -> str:
         "accumulated. The loss is compared, and\nthe gradients before clipping and before any optimizer. "
         "Written by `make equivalence` from what was measured on a CPU, each\nfigure doubled and rounded up; "
         "the tests measure again and check that nothing exceeds its bound.\n`bessemer doctor --parallel` "
-        f"does the same on your machines, and fails beyond {LOSS_TOLERANCE:.0e} of the loss or "
-        f"{GRADIENT_TOLERANCE:.0e} of a\nparameter's gradient.\n\n"
+        f"does the same on your machines, and fails beyond {LOSS_TOLERANCE:.0e} of the loss, "
+        f"{GRADIENT_TOLERANCE:.0e} of all\ngradients or {OWN_TOLERANCE:.0e} of a parameter's own.\n\n"
         "*Loss*: relative. *Gradients*: largest difference of an entry over the largest entry of all. *Own*: "
         "over the largest of its\nown parameter.\n\n"
         "| layout | processes | model | loss | gradients | own |\n|---|---|---|---|---|---|\n"

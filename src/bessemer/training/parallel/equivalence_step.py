@@ -66,7 +66,7 @@ def tiny_model(config: ModelConfig, device: torch.device) -> Transformer:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # Larger embeddings: norms of small ones amplify what is rounded.
-            scale = 0.5 if name == "embedding" else 0.05
+            scale = 1.0 if name == "embedding" else 0.05
             parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
     return model.to(device).train()
 
