@@ -47,9 +47,10 @@ from bessemer.training.checkpoint import Checkpoints
 from bessemer.training.gradients import clip_gradients
 from bessemer.training.loop import Plan, fit
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
+from bessemer.training.parallel.joined import whole_tensor
 from bessemer.training.parallel.layout import ParallelConfig, build_layout
 from bessemer.training.parallel.ranks import Alone
-from bessemer.training.parallel.together import Together, whole_tensor
+from bessemer.training.parallel.together import Together
 from bessemer.training.schedules import ScheduleConfig
 
 BY_HAND, ALONE, TOGETHER = "by hand", "alone", "together"

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import bessemer.training.checkpoint as checkpoint_module
 from bessemer.formats.tokens import TokenSplit
-from bessemer.model.folder import save_model
+from bessemer.model.folder import save_weights
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import append_metrics
@@ -29,7 +29,6 @@ from bessemer.runner.cost import resident_bytes
 from bessemer.training.batches import DocumentRows
 from bessemer.training.checkpoint import Checkpoints
 from bessemer.training.dial import ModelDial, model_config
-from bessemer.training.finish import bare_model
 from bessemer.training.guard import Guard, GuardConfig
 from bessemer.training.loop import Plan, fit
 from bessemer.training.optimizers import OptimizerConfig
@@ -113,7 +112,7 @@ def main() -> None:
         )
 
     def beside(weights: Mapping[str, Tensor], folder: Path) -> None:
-        save_model(bare_model(model, weights), folder, tokenizer_folder=None, generation={}, card="")
+        save_weights(shape, weights, folder, tokenizer_folder=None, generation={}, card="")
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

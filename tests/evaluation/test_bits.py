@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from bessemer.evaluation.bits import bits_per_byte
+from bessemer.evaluation.scores import evaluate_alone
 from bessemer.formats.tokens import dtype_for, read_split, write_header, write_shard
 from model_helpers import tiny_model
 
@@ -42,7 +43,7 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary_a_token(split):
         model.embedding.zero_()
     expected = math.log2(61) * sum(n - 1 for n in LENGTHS) / int(split.num_bytes.sum())
     for sequence_length in (1, 7, 64):
-        estimate = bits_per_byte(model, split, sequence_length, 10**6)
+        estimate = bits_per_byte(evaluate_alone(model), split, sequence_length, 10**6)
         assert estimate.value == pytest.approx(expected, rel=1e-6)
         assert estimate.low < expected < estimate.high
         assert estimate.n == len(LENGTHS)
@@ -53,13 +54,15 @@ def test_windows_in_a_batch_count_as_each_does_alone(split, sequence_length):
     model = tiny_model()
     with torch.no_grad():
         bits = bits_by_hand(model, split, range(len(LENGTHS)), sequence_length)
-    estimate = bits_per_byte(model, split, sequence_length, 10**6)
+    estimate = bits_per_byte(evaluate_alone(model), split, sequence_length, 10**6)
     assert estimate.value == pytest.approx(sum(bits) / int(split.num_bytes.sum()), rel=1e-5)
 
 
 def test_longer_windows_than_documents_change_nothing(split):
     model = tiny_model()
-    values = [bits_per_byte(model, split, length, 10**6).value for length in (39, 40, 64, 127)]
+    values = [
+        bits_per_byte(evaluate_alone(model), split, length, 10**6).value for length in (39, 40, 64, 127)
+    ]
     assert values == pytest.approx([values[0]] * 4, rel=1e-6)
 
 
@@ -67,17 +70,17 @@ def test_whole_documents_are_taken_in_order_up_to_the_limit(split):
     model = tiny_model()
     with torch.no_grad():
         bits = bits_by_hand(model, split, range(3), 64)
-    estimate = bits_per_byte(model, split, 64, 23 + 2 + 40 + 6)
+    estimate = bits_per_byte(evaluate_alone(model), split, 64, 23 + 2 + 40 + 6)
     assert estimate.n == 3
     assert estimate.value == pytest.approx(sum(bits) / int(split.num_bytes[:3].sum()), rel=1e-5)
 
 
 def test_the_first_document_counts_even_when_it_is_over_the_limit(split):
-    assert bits_per_byte(tiny_model(), split, 64, 1).n == 1
+    assert bits_per_byte(evaluate_alone(tiny_model()), split, 64, 1).n == 1
 
 
 def test_measuring_leaves_the_model_in_its_mode_and_without_gradients(split):
     model = tiny_model().train()
-    bits_per_byte(model, split, 16, 100)
+    bits_per_byte(evaluate_alone(model), split, 16, 100)
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())

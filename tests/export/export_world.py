@@ -17,6 +17,7 @@ from bessemer.runner.run import StageResult, run_recipe
 from bessemer.stages import STAGES, Need, Stage, stage_table
 from bessemer.tokenization.tokenizer import load_tokenizer
 from bessemer.training.finish import write_model
+from bessemer.training.parallel.ranks import Alone
 
 ATTACK = "<script>alert(1)</script>"
 """Stands in texts, URLs, questions and answers; must never stand in a page unescaped."""
@@ -76,7 +77,7 @@ def random_model(config: NothingToChoose, context: StageContext) -> Metrics:
     for step in range(1, 31):
         context.log(step, loss=5.0 / step, tokens=step * 64, tokens_per_s=1.0)
     context.log(30, validation_bits_per_byte=2.5)
-    write_model(model, context.output, folder, tokenizer, context.stage)
+    write_model(model, Alone(), context.output, folder, tokenizer, context.stage)
     return {"parameters": 1, "steps": 30, "loss": 5.0 / 30, "conversations": 0, "flops": 1e9}
 
 

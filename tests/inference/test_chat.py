@@ -27,6 +27,7 @@ from bessemer.model import ModelConfig, Transformer, load_model
 from bessemer.tokenization.chat import Message, render_prompt
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from bessemer.training.finish import write_model
+from bessemer.training.parallel.ranks import Alone
 
 TEXTS = [
     "The model answers questions about functions.",
@@ -53,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():  # as initialised, it would say nothing
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    write_model(model, root / "model", root / "tokenizer", tokenizer, "test")
+    write_model(model, Alone(), root / "model", root / "tokenizer", tokenizer, "test")
     return root / "model"
 
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bessemer.evaluation.scores import evaluate_alone
 from bessemer.objectives.preference import DirectPreference, dpo_loss
 from bessemer.tokenization.chat import Rendered
 from bessemer.training.dpo import PairRows, reference_log_probabilities
@@ -75,7 +76,9 @@ def test_the_loss_and_its_gradient_are_those_of_the_formula(chosen, rejected, re
 
 def test_the_loss_of_packed_pairs_at_the_start_is_ln_2(world):
     model, pairs, rows, context = world
-    references = reference_log_probabilities(model, pairs, rows, context.scratch / "r.npy", context, Alone())
+    references = reference_log_probabilities(
+        evaluate_alone(model), pairs, rows, context.scratch / "r.npy", context, Alone()
+    )
     assert max(len(row) for row in all_rows(rows)) > 1, "several pairs share a row"
     objective = DirectPreference(beta=0.5)
     for number_of_rows in (1, 2, len(all_rows(rows))):
@@ -87,7 +90,9 @@ def test_the_loss_of_packed_pairs_at_the_start_is_ln_2(world):
 
 def test_references_are_the_summed_log_probabilities_of_the_answers(world):
     model, pairs, rows, context = world
-    references = reference_log_probabilities(model, pairs, rows, context.scratch / "r.npy", context, Alone())
+    references = reference_log_probabilities(
+        evaluate_alone(model), pairs, rows, context.scratch / "r.npy", context, Alone()
+    )
     assert (references.shape, references.dtype) == ((len(pairs), 2), np.float32)
     with torch.no_grad():
         expected = [[float(summed_log_probability(model, side)) for side in pair] for pair in pairs]
@@ -98,20 +103,25 @@ def test_references_outlive_a_resume(world):
     """The file of the first attempt counts, not what the half-trained policy would give."""
     model, pairs, rows, context = world
     cache = context.scratch / "r.npy"
-    first = reference_log_probabilities(model, pairs, rows, cache, context, Alone())
+    first = reference_log_probabilities(evaluate_alone(model), pairs, rows, cache, context, Alone())
     with torch.no_grad():
         model.embedding.add_(0.3)
-    resumed = reference_log_probabilities(model, pairs, rows, cache, context, Alone())
+    resumed = reference_log_probabilities(evaluate_alone(model), pairs, rows, cache, context, Alone())
     np.testing.assert_array_equal(resumed, first)
     cache.unlink()
     assert (
-        np.abs(reference_log_probabilities(model, pairs, rows, cache, context, Alone()) - first).max() > 0.1
+        np.abs(
+            reference_log_probabilities(evaluate_alone(model), pairs, rows, cache, context, Alone()) - first
+        ).max()
+        > 0.1
     )
 
 
 def test_the_gradient_of_packed_pairs_is_that_of_the_formula_pair_by_pair(world):
     model, pairs, rows, context = world
-    references = reference_log_probabilities(model, pairs, rows, context.scratch / "r.npy", context, Alone())
+    references = reference_log_probabilities(
+        evaluate_alone(model), pairs, rows, context.scratch / "r.npy", context, Alone()
+    )
     references += np.random.Generator(np.random.Philox(5)).normal(0, 2, references.shape).astype(np.float32)
     beta, weight = 0.3, 0.7
     objective = DirectPreference(beta, weight)
@@ -138,7 +148,10 @@ def test_the_gradient_of_packed_pairs_is_that_of_the_formula_pair_by_pair(world)
 def test_any_split_of_the_rows_gives_the_same_gradient(world):
     model, pairs, rows, context = world
     references = (
-        reference_log_probabilities(model, pairs, rows, context.scratch / "r.npy", context, Alone()) + 0.5
+        reference_log_probabilities(
+            evaluate_alone(model), pairs, rows, context.scratch / "r.npy", context, Alone()
+        )
+        + 0.5
     )
     objective = DirectPreference(0.2, 1.0)
     found = []
@@ -157,7 +170,9 @@ def test_every_pair_is_in_every_epoch_once(world):
 
 def test_a_step_of_preference_moves_apart_what_it_should(world):
     model, pairs, rows, context = world
-    references = reference_log_probabilities(model, pairs, rows, context.scratch / "r.npy", context, Alone())
+    references = reference_log_probabilities(
+        evaluate_alone(model), pairs, rows, context.scratch / "r.npy", context, Alone()
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     batch = rows.batch(all_rows(rows), references)
     objective = DirectPreference(0.1)

@@ -17,10 +17,11 @@ from bessemer.training.checkpoint import Checkpoints
 from bessemer.training.compiled import plain
 from bessemer.training.loop import fit
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
+from bessemer.training.parallel.joined import whole_tensor
 from bessemer.training.parallel.layout import ParallelConfig, build_layout
 from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.ranks import Alone, Ranks
-from bessemer.training.parallel.together import Together, whole_tensor
+from bessemer.training.parallel.together import Together
 from bessemer.training.recompute import RecomputeConfig, recompute
 from model_helpers import assert_same_gradients, tiny_model
 

@@ -9,8 +9,9 @@ import torch
 
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig
-from bessemer.model.folder import load_model
+from bessemer.model.folder import load_model, save_model
 from bessemer.model.transformer import Transformer
+from bessemer.model.weights import FolderWeights, SavedWeights
 from bessemer.tokenization.tokenizer import train_bpe
 from bessemer.tokenization.tokens_stage import TokensConfig, encode_tokens
 from bessemer.training.average import AverageConfig
@@ -19,7 +20,9 @@ from bessemer.training.corpora import CorpusConfig
 from bessemer.training.dial import ModelDial
 from bessemer.training.early_stop import EarlyStop, EarlyStopConfig
 from bessemer.training.held_out import VALIDATION
-from bessemer.training.midtrain import MidtrainConfig, midtrain, with_shape
+from bessemer.training.midtrain import MidtrainConfig, midtrain
+from bessemer.training.parallel.materialize import materialize
+from bessemer.training.parallel.ranks import Alone
 from bessemer.training.pretrain import PretrainConfig, pretrain
 from model_helpers import tiny_model
 from stage_helpers import artifact, contents, said, stage_context, write_documents
@@ -133,13 +136,18 @@ def test_midtraining_extends_positions_anneals_and_keeps_milestones(inputs, tmp_
     assert "% padding" in said(context)
 
 
-def test_a_longer_table_of_positions_leaves_what_the_model_computes_alone():
+def test_a_longer_table_of_positions_leaves_what_the_model_computes_alone(tmp_path):
     model = tiny_model()
-    longer = with_shape(model, ModelConfig(**(model.config.model_dump() | {"max_position_embeddings": 999})))
+    save_model(model, tmp_path, tokenizer_folder=None, generation={}, card="")
+
+    def changed(**shape) -> Transformer:
+        other = Transformer.without_values(ModelConfig(**(model.config.model_dump() | shape)), torch.float32)
+        materialize([other], FolderWeights(tmp_path), other.device)
+        return other
+
     token_ids = torch.arange(20).unsqueeze(0)
-    assert torch.equal(model(token_ids), longer(token_ids))
-    other = with_shape(model, ModelConfig(**(model.config.model_dump() | {"rope_theta": 77.0})))
-    assert not torch.equal(model(token_ids), other(token_ids))
+    assert torch.equal(model(token_ids), changed(max_position_embeddings=999)(token_ids))
+    assert not torch.equal(model(token_ids), changed(rope_theta=77.0)(token_ids))
 
 
 def test_midtraining_with_everything_on_is_the_same_after_a_cut(inputs, tmp_path):
@@ -204,7 +212,8 @@ def test_the_average_is_what_is_exported(inputs, tmp_path):
 
 
 def early_stop(tmp_path, **values):
-    return EarlyStop(EarlyStopConfig(**values), "score", tmp_path / "best.safetensors")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tiny_model().state_dict().items()}
+    return EarlyStop(EarlyStopConfig(**values), "score", tmp_path / "best.safetensors", shapes)
 
 
 def test_the_best_weights_are_kept_and_the_run_stops_after_its_patience(tmp_path):
@@ -213,11 +222,11 @@ def test_the_best_weights_are_kept_and_the_run_stops_after_its_patience(tmp_path
     for number, score in enumerate([3.0, 2.0, 2.5, 1.9, 1.95, 2.0]):
         with torch.no_grad():
             model.final_norm.fill_(float(number))
-        stop.saw({"score": score, "other": number}, model)
+        stop.saw({"score": score, "other": number}, model.state_dict())
         stops.append(stop.should_stop())
     assert stops == [False, False, False, False, False, True]
     assert stop.best == {"score": 1.9, "other": 3}
-    stop.restore_best(model)
+    Alone().fill(model, SavedWeights(model.config, stop.path), stop.shapes)
     assert model.final_norm[0].item() == 3.0
     resumed = early_stop(tmp_path, patience=2)
     resumed.from_json(json.loads(json.dumps(stop.to_json())))
@@ -226,8 +235,8 @@ def test_the_best_weights_are_kept_and_the_run_stops_after_its_patience(tmp_path
 
 def test_a_gain_too_small_to_count_is_no_new_best(tmp_path):
     stop, model = early_stop(tmp_path, patience=1, least_gain=0.1), tiny_model()
-    stop.saw({"score": 2.0}, model)
-    stop.saw({"score": 1.9}, model)
+    stop.saw({"score": 2.0}, model.state_dict())
+    stop.saw({"score": 1.9}, model.state_dict())
     assert stop.should_stop()
 
 

@@ -16,9 +16,10 @@ from bessemer.errors import BessemerError
 from bessemer.training.checkpoint import Checkpoints, is_sound
 from bessemer.training.loop import fit
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
+from bessemer.training.parallel.joined import whole_tensor
 from bessemer.training.parallel.layout import ParallelConfig, build_layout
 from bessemer.training.parallel.ranks import Alone, Ranks
-from bessemer.training.parallel.together import Together, whole_tensor
+from bessemer.training.parallel.together import Together
 from model_helpers import tiny_model
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, muon_learning_rate=0.01)

@@ -3,30 +3,36 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from large_models import LLAMA_70B, LLAMA_405B
 from plan_examples import EXAMPLES
+from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from bessemer.model.config import ModelConfig, parameter_count
+from bessemer.model.config import MixtureConfig, ModelConfig, parameter_count
+from bessemer.model.kernels import torch_operations
 from bessemer.model.transformer import Transformer
+from bessemer.model.weights import DrawnWeights
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.batches import Batch
-from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.optimizers import OptimizerConfig, Optimizers
 from bessemer.training.parallel.activation_memory import Tokens
 from bessemer.training.parallel.expert import divide_experts, expert_mesh
 from bessemer.training.parallel.layout import Layout, ParallelConfig, build_layout
+from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.memory import rank_memory
 from bessemer.training.parallel.parts import is_expert_divided
 from bessemer.training.parallel.pipeline import Pipeline
 from bessemer.training.parallel.plan_text import memory_table
 from bessemer.training.parallel.shapes import Place, held_shapes, num_elements, sharded_shapes
 from bessemer.training.parallel.tensor import divide_tensors
+from bessemer.training.parallel.together import Together
 
 ROW = 8192
 OPTIMIZER = OptimizerConfig(kind="adamw")
@@ -188,6 +194,87 @@ def test_a_small_model_takes_a_step_as_one_of_1024() -> None:
     # 300 rows over 128 ranks are 3 each, for the first 100 of them; this is number 9.
     assert place == Place(data=6, shard=9)
     assert expected["embedding"] == (3, 256)
+
+
+STEPPED = ModelConfig(
+    vocab_size=300,
+    hidden_size=64,
+    num_hidden_layers=16,
+    num_attention_heads=8,
+    num_key_value_heads=8,
+    head_dim=8,
+    intermediate_size=96,
+    max_position_embeddings=64,
+    tie_word_embeddings=False,
+)
+STEPPED_EXPERTS = ModelConfig(
+    **STEPPED.model_dump(exclude={"mixture"}),
+    mixture=MixtureConfig(num_experts=200, experts_per_token=8, expert_size=8),
+)
+PIPELINES = {
+    "1F1B": (STEPPED, ParallelConfig(pipeline=8, data=16, tensor=8)),
+    "interleaved, sharded": (
+        STEPPED,
+        ParallelConfig(pipeline=8, data=4, shard=8, tensor=4, pipeline_schedule="interleaved"),
+    ),
+    "zero bubble, sharded": (
+        STEPPED,
+        ParallelConfig(pipeline=8, shard=32, tensor=4, pipeline_schedule="zero_bubble"),
+    ),
+    "200 experts": (STEPPED_EXPERTS, ParallelConfig(pipeline=4, data=4, shard=8, tensor=8, expert=8)),
+}
+SHORT_ROW = 32
+
+
+def nothing_came(x: Tensor, group: object, received: Any = None, sent: Any = None) -> Tensor:
+    """An exchange with processes that do not exist."""
+    return x.new_zeros(len(x) if received is None else sum(received), *x.shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [*((name, 777) for name in PIPELINES), ("1F1B", 0), ("1F1B", 1023), ("zero bubble, sharded", 0)],
+)
+def test_a_pipeline_takes_a_step_as_one_of_1024(
+    name: str, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole step of training, with real tensors: micro-batches through the schedule, gradients summed,
+    clipped, the update. What this rank then holds is as computed, to the byte."""
+    config, parallel = PIPELINES[name]
+    assert parallel.world_size == 1024
+    monkeypatch.setattr(dist, "new_group", lambda **options: dist.group.WORLD)
+    for module in ("collectives", "expert"):
+        monkeypatch.setattr(f"bessemer.training.parallel.{module}.exchange", nothing_came)
+    place = Place.of_rank(parallel, rank)
+    with rank_of_many(rank, parallel) as layout, torch_operations():
+        ranks = Together(layout)
+        model = Transformer.without_values(config)
+        trained = ranks.prepare(model, OPTIMIZER, SHORT_ROW, DrawnWeights(config, 0))
+        optimizers = Optimizers(trained, OPTIMIZER, ranks.joined(trained))
+        batches = [short_batch(config, number) for number in range(8)]
+        count, num_parts = ranks.counts(8, len(batches))
+        ranks.gradients(LanguageModeling(), batches, num_parts, 1 / count)
+        ranks.clip(trained, 1.0)
+        optimizers.step()
+        shapes = sharded_shapes(held_shapes(config, parallel, place, SHORT_ROW), parallel, place)
+        held = dict(trained.named_parameters())
+        assert {key: tuple(local(p).shape) for key, p in held.items()} == shapes
+        assert {key: tuple(local(p.grad).shape) for key, p in held.items() if p.grad is not None} == shapes
+        steps = [state["step"] for each in optimizers.all for state in each.state.values()]
+        assert len(steps) == len(held)
+        assert all(float(step) == 1 for step in steps)
+        state = [value for each in optimizers.all for of in each.state.values() for value in of.values()]
+        tokens = Tokens(row=SHORT_ROW, rows=1, micro_batches=8)
+        memory = rank_memory(config, parallel, place, OPTIMIZER, tokens)
+        assert sum(local(p).nbytes for p in held.values()) == memory.parameters
+        assert sum(local(value).nbytes for value in state) == memory.optimizer
+
+
+def short_batch(config: ModelConfig, seed: int) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    ids_BT = torch.randint(config.vocab_size, (1, SHORT_ROW + 1), generator=generator)
+    documents_BT = torch.zeros(1, SHORT_ROW, dtype=torch.int32)
+    return Batch(ids_BT[:, :-1], ids_BT[:, 1:], documents_BT, torch.arange(SHORT_ROW).unsqueeze(0))
 
 
 @pytest.mark.parametrize("title", EXAMPLES)

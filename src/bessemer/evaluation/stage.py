@@ -9,6 +9,7 @@ from pydantic import Field
 from bessemer.config import Config, Count
 from bessemer.evaluation.answers import Answer, ask, ask_in_chats, chat_engine, read_questions
 from bessemer.evaluation.bits import bits_per_byte
+from bessemer.evaluation.scores import evaluate_alone
 from bessemer.evaluation.statistics import Estimate, mean, proportion
 from bessemer.evaluation.table import format_table
 from bessemer.formats.jsonl import write_jsonl
@@ -102,7 +103,7 @@ def _evaluate_model(
     model = load_model(artifact.folder, compute_dtype=dtype, device=device)
     check_sequence_length(config.sequence_length, model.config)
     validation = read_split(context.input("tokens").folder, "validation")
-    bits = bits_per_byte(model, validation, config.sequence_length, config.validation_tokens)
+    bits = bits_per_byte(evaluate_alone(model), validation, config.sequence_length, config.validation_tokens)
     if not questions:
         return {"bits_per_byte": bits}, []
     greedy = SamplingParams(temperature=0, max_new_tokens=config.max_new_tokens)

@@ -35,8 +35,8 @@ def multiply_in_float8(model: Transformer) -> None:
 
     Raises BessemerError, with the mend, where the device, its type or the model's sizes do not allow it.
     """
-    if model.embedding.device.type == "cuda":
-        if torch.cuda.get_device_capability(model.embedding.device) < _LEAST_CAPABILITY:
+    if model.device.type == "cuda":
+        if torch.cuda.get_device_capability(model.device) < _LEAST_CAPABILITY:
             raise BessemerError("float8: this GPU has no float8 products: set it to off")
         if model.compute_dtype != torch.bfloat16:
             raise BessemerError(

@@ -1,6 +1,7 @@
 """The first values of every parameter, from a seed alone."""
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,29 +28,36 @@ def initialize(model: "Transformer", seed: int) -> None:
     Embeddings and head: normal with 0.02 (Radford et al. 2019, GPT-2), so that tied logits start
     small. Norms are one, biases zero.
     """
+    parameters = dict(model.named_parameters())
+    for name, value in first_values(model, seed):
+        parameters[name].copy_(value)
+
+
+def first_values(model: "Transformer", seed: int) -> Iterator[tuple[str, Tensor]]:
+    """Name and first value of every parameter of a whole model, in the order in which they are drawn; one is
+    held at a time. Of the model itself only the shapes are looked at."""
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(parameter: Tensor, std: float) -> None:
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+    def drawn(parameter: Tensor, std: float) -> Tensor:
+        return torch.randn(parameter.shape, generator=generator).mul_(std)
 
-    draw(model.embedding, 0.02)
-    if model.positions is not None:
-        draw(model.positions, 0.02)
-
-    def draw_all(module: nn.Module) -> None:
-        for name, parameter in module.named_parameters():
+    def of_all(prefix: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in module.named_parameters(prefix):
             kind = name.rpartition(".")[2]
             if kind in _READERS:
-                draw(parameter, 1.0 / math.sqrt(parameter.shape[-1]))
+                yield name, drawn(parameter, 1.0 / math.sqrt(parameter.shape[-1]))
             elif kind in _WRITERS or kind.endswith("_bias"):
-                parameter.zero_()
+                yield name, torch.zeros(parameter.shape)
             else:
-                parameter.fill_(1.0)
+                yield name, torch.ones(parameter.shape)
 
-    draw_all(model.blocks)
-    model.final_norm.fill_(1.0)
+    yield "embedding", drawn(model.embedding, 0.02)
+    if model.positions is not None:
+        yield "positions", drawn(model.positions, 0.02)
+    yield from of_all("blocks", model.blocks)
+    yield "final_norm", torch.ones(model.final_norm.shape)
     if model.final_norm_bias is not None:
-        model.final_norm_bias.zero_()
+        yield "final_norm_bias", torch.zeros(model.final_norm_bias.shape)
     if model.head is not None:
-        draw(model.head, 0.02)
-    draw_all(model.future)  # last, so that the model itself is the same without them
+        yield "head", drawn(model.head, 0.02)
+    yield from of_all("future", model.future)  # last, so that the model itself is the same without them

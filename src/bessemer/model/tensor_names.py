@@ -29,6 +29,14 @@ def huggingface_tensors(model: Transformer) -> dict[str, Tensor]:
     return views
 
 
+def parameter_of_tensors(model: Transformer) -> dict[str, str]:
+    """The name of the parameter, or buffer, that each of `huggingface_tensors` is a view of; also of a model
+    on the meta device, where all memory has the address 0."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    names = {tensor.untyped_storage()._cdata: name for name, tensor in tensors.items()}
+    return {key: names[view.untyped_storage()._cdata] for key, view in huggingface_tensors(model).items()}
+
+
 def _block_tensors(block: Block, kind: str) -> dict[str, Tensor]:
     config = block.config
     q_width = config.num_attention_heads * config.head_dim

@@ -59,10 +59,29 @@ class Transformer(nn.Module):
         head_shape = (config.vocab_size, hidden)
         self.head = None if config.tie_word_embeddings else nn.Parameter(torch.empty(head_shape))
         self.future = nn.ModuleList(FutureBlock(config) for _ in range(config.future_tokens))
-        num_angles = 0 if is_gpt2 else config.max_position_embeddings
-        cos, sin = rope_table(config.head_dim, num_angles, config.rope_theta, config.rope_scaling)
+        cos, sin = _rope_tables(config)
         self.register_buffer("rope_cos", cos, persistent=False)
         self.register_buffer("rope_sin", sin, persistent=False)
+
+    @classmethod
+    def without_values(
+        cls,
+        config: ModelConfig,
+        compute_dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> "Transformer":
+        """A model that takes no memory: its parameters are on the meta device, and only the tables of rotary
+        angles are on `device`. `bessemer.model.weights` knows the values."""
+        with torch.device("meta"):
+            model = cls(config, compute_dtype)
+        cos, sin = _rope_tables(config)
+        model.rope_cos, model.rope_sin = cos.to(device), sin.to(device)
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes, also while its parameters have no values."""
+        return self.rope_cos.device
 
     def forward(
         self,
@@ -205,3 +224,9 @@ class Transformer(nn.Module):
         """Draw every parameter from `seed` alone (see `bessemer.model.initialization`); returns self."""
         initialize(self, seed)
         return self
+
+
+def _rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of every position; none for GPT-2, which learns its positions."""
+    num_angles = 0 if config.family == "gpt2" else config.max_position_embeddings
+    return rope_table(config.head_dim, num_angles, config.rope_theta, config.rope_scaling)

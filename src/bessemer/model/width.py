@@ -39,14 +39,18 @@ def learning_rate_scales(model: nn.Module, base_width: int | None) -> dict[str, 
     return scales
 
 
+def first_scale(name: str, width: int, base_width: int | None) -> float:
+    """The factor on a parameter's first values, which are those of the base width."""
+    return base_width / width if base_width is not None and name.endswith(_FINAL_NORMS) else 1.0
+
+
 @torch.no_grad()
 def start_for_width(model: "Transformer", base_width: int | None) -> None:
-    """Scale the first values of a fresh model, which are those of the base width."""
-    if base_width is None:
-        return
+    """Scale the first values of a fresh model."""
     for name, parameter in model.named_parameters():
-        if name.endswith(_FINAL_NORMS):
-            parameter.mul_(base_width / _width(model))
+        scale = first_scale(name, _width(model), base_width)
+        if scale != 1.0:
+            parameter.mul_(scale)
 
 
 def _width(model: nn.Module) -> int:

@@ -18,7 +18,7 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -200,9 +200,9 @@ class Checkpoints:
         """Make the saved parts a checkpoint, and delete those that are too old."""
         (partial / MEMORY).write_text(notes)
         if self._beside is not None:
-            weights = {**state["model"], **state.get("average", {})}
+            weights: Mapping[str, Tensor] = {**state["model"], **state.get("average", {})}
             if self._ranks.writers is not None:
-                weights = _whole_weights(partial)
+                weights = _CheckpointWeights(partial)
             self._beside(weights, partial / MODEL_FOLDER)
             if self._milestones is not None:
                 self._milestones.keep(step, partial / MODEL_FOLDER)
@@ -293,17 +293,31 @@ def _load_state(state: dict[str, Any], folder: Path) -> None:
     load(state, checkpoint_id=str(folder), no_dist=True)
 
 
-def _whole_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights that were saved by several processes, read back from their files: nothing is sent while
-    training goes on."""
-    saved = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
-    whole: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
-    for key, value in saved.items():
-        part, _, name = key.partition(".")
-        if part in whole and isinstance(value, TensorStorageMetadata):
-            whole[part][name] = torch.empty(value.size, dtype=value.properties.dtype)
-    _load_state({part: weights for part, weights in whole.items() if weights}, folder)
-    return {**whole["model"], **whole["average"]}
+class _CheckpointWeights(Mapping[str, Tensor]):
+    """The weights that were saved by several processes, the averages where there are any, read back from
+    their files one at a time: nothing is sent while training goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._saved: dict[str, tuple[str, TensorStorageMetadata]] = {}
+        saved = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+        for wanted in ("model", "average"):
+            for key, value in saved.items():
+                part, _, name = key.partition(".")
+                if part == wanted and isinstance(value, TensorStorageMetadata):
+                    self._saved[name] = (part, value)
+
+    def __getitem__(self, name: str) -> Tensor:
+        part, saved = self._saved[name]
+        whole = torch.empty(saved.size, dtype=saved.properties.dtype)
+        _load_state({part: {name: whole}}, self._folder)
+        return whole
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._saved)
+
+    def __len__(self) -> int:
+        return len(self._saved)
 
 
 def _silence_single_process_warning() -> None:

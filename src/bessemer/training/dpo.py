@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 
 from bessemer.errors import BessemerError
+from bessemer.evaluation.scores import Evaluate, document_log_probabilities
 from bessemer.formats.jsonl import read_jsonl
-from bessemer.model.folder import load_model
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
-from bessemer.objectives.language_modeling import sum_by_document, target_log_probabilities
+from bessemer.model.weights import FolderWeights
 from bessemer.objectives.preference import DirectPreference, PairBatch
 from bessemer.runner.context import StageContext
 from bessemer.runner.files import write_atomically
@@ -26,7 +26,7 @@ from bessemer.training.execute import TrainingData, best_device, check_sequence_
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.packing import PackedEpochs
 from bessemer.training.parallel.launch import on_ranks
-from bessemer.training.parallel.ranks import Ranks
+from bessemer.training.parallel.ranks import Ranks, View
 from bessemer.training.schedules import ScheduleConfig
 
 Pair = tuple[Rendered, Rendered]
@@ -115,12 +115,18 @@ def prefer_chosen(config: DpoConfig, context: StageContext, ranks: Ranks) -> dic
     tokenizer = load_tokenizer(source)
     pairs = read_pairs(context.input("preferences").folder / "preferences.jsonl", tokenizer)
     device = best_device()
-    model = load_model(source, compute_dtype=resolve_dtype(config.compute_dtype, device), device=device)
+    weights = FolderWeights(source)
+    dtype = resolve_dtype(config.compute_dtype, device)
+    model = Transformer.without_values(weights.config, dtype, device)
     check_sequence_length(config.sequence_length, model.config)
     rows = PairRows(pairs, config.sequence_length, tokenizer.padding_id, context.seed, device)
-    references = reference_log_probabilities(
-        model, pairs, rows, context.scratch / "reference.npy", context, ranks
-    )
+    references = np.zeros((len(pairs), 2), np.float32)
+
+    def look(view: View) -> None:
+        """Before the first batch is made."""
+        cache = context.scratch / "reference.npy"
+        references[:] = reference_log_probabilities(view.evaluate, pairs, rows, cache, context, ranks)
+
     sizes = config.batch_sizes
     num_steps = sizes.steps_covering(math.ceil(rows.packed.rows_per_epoch() * config.epochs))
     context.say(
@@ -146,6 +152,8 @@ def prefer_chosen(config: DpoConfig, context: StageContext, ranks: Ranks) -> dic
         tokenizer_folder=source,
         tokenizer=tokenizer,
         description="preference optimisation",
+        weights=weights,
+        look=look,
     )
     return {"pairs": len(pairs), **metrics}
 
@@ -175,9 +183,8 @@ def _answered(tokenizer: Tokenizer, prompt: Any, answer: Any) -> Rendered:
     return Rendered(whole.token_ids, scored)
 
 
-@torch.no_grad()
 def reference_log_probabilities(
-    model: Transformer, pairs: list[Pair], rows: PairRows, cache: Path, context: StageContext, ranks: Ranks
+    evaluate: Evaluate, pairs: list[Pair], rows: PairRows, cache: Path, context: StageContext, ranks: Ranks
 ) -> np.ndarray:
     """Summed log-probabilities [pairs, 2] float32 of both answers under the model as it starts.
 
@@ -192,8 +199,8 @@ def reference_log_probabilities(
         for start in range(0, num_rows, 8):
             numbers = [rows.packed.row(row) for row in range(start, min(start + 8, num_rows))]
             batch = rows.batch(numbers, None)
-            log_probabilities, places = target_log_probabilities(model, batch.batch)
-            sums = sum_by_document(log_probabilities, places, batch.batch, batch.num_documents).flatten()
+            scores = document_log_probabilities(batch.num_documents)
+            sums = evaluate(scores, [batch.batch])[0].flatten()
             items = [item for row in numbers for item in row]
             values[items, 0] = sums[batch.chosen_slots_P].cpu().numpy()
             values[items, 1] = sums[batch.rejected_slots_P].cpu().numpy()

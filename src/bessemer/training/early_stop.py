@@ -1,16 +1,15 @@
 """Stop when held-out text gets harder while training text gets easier, and keep the best weights."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
-from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor
 
 from bessemer.config import Config, Count
-from bessemer.runner.files import write_atomically
+from bessemer.model.weights import write_streamed
 
 
 class EarlyStopConfig(Config):
@@ -30,34 +29,31 @@ class EarlyStop:
     quantity: str
     """Name of the figure in a validation's values."""
     path: Path
-    """Where the best weights are kept while training goes on."""
+    """Where the best weights are kept while training goes on: a safetensors file under the model's names."""
+    shapes: Mapping[str, Sequence[int]]
+    """Of the weights."""
     is_writer: bool = True
     """Whether this process keeps them: of those that train together, one does."""
     best: dict[str, float] = field(default_factory=dict)
     """All values of the best validation."""
     since_best: int = 0
 
-    def saw(self, values: dict[str, float], model: nn.Module) -> None:
-        """Take a validation of the model's weights as they are."""
+    def saw(self, values: dict[str, float], weights: Mapping[str, Tensor]) -> None:
+        """Take a validation of the model's weights as they are. Processes that train together all look the
+        weights up, one at a time, and one of them writes."""
         value = values[self.quantity]
         if self.best and not value < self.best[self.quantity] * (1 - self.config.least_gain):
             self.since_best += 1
             return
         self.best, self.since_best = dict(values), 0
-        if not self.is_writer:
+        if self.is_writer:
+            write_streamed(self.path, self.shapes, weights)
             return
-        weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
-        write_atomically(self.path, save(weights))
+        for name in self.shapes:
+            weights[name]
 
     def should_stop(self) -> bool:
         return self.since_best >= self.config.patience
-
-    @torch.no_grad()
-    def restore_best(self, model: nn.Module) -> None:
-        """Put the best weights into the model."""
-        weights = load_file(self.path)
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
 
     def to_json(self) -> dict[str, Any]:
         return {"best": self.best, "since_best": self.since_best}

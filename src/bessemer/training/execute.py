@@ -14,6 +14,7 @@ from bessemer.model.config import ModelConfig, flops_per_token, parameter_count
 from bessemer.model.float8 import multiply_in_float8, multiply_plainly
 from bessemer.model.precision import has_native_bfloat16
 from bessemer.model.transformer import AroundBlock, Transformer
+from bessemer.model.weights import SavedWeights, Weights
 from bessemer.objectives.base import Objective
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer
@@ -22,18 +23,20 @@ from bessemer.training.checkpoint import Checkpoints, Milestones
 from bessemer.training.compiled import compiled, plain
 from bessemer.training.config import TrainingConfig
 from bessemer.training.early_stop import EarlyStop, EarlyStopConfig
-from bessemer.training.finish import bare_model, write_model, write_model_folder
+from bessemer.training.finish import write_model, write_model_folder
 from bessemer.training.incidents import INCIDENTS_NAME
 from bessemer.training.loop import Plan, fit
-from bessemer.training.parallel.ranks import Ranks
+from bessemer.training.parallel.ranks import Ranks, View
 from bessemer.training.peak import peak_of
 from bessemer.training.recompute import recompute
 from bessemer.training.recycled_memory import recycled_memory
 from bessemer.training.sinks import open_sinks
 from bessemer.training.watch import Scale, TrainingWatch
 
-ModelCheck = Callable[[Transformer, int], dict[str, float]]
-"""Given the model, whole, and the number of finished steps, values to log."""
+ModelCheck = Callable[[View, int], dict[str, float]]
+"""Given the model and the number of finished steps, values to log. Called on all ranks."""
+Look = Callable[[View], None]
+"""Given the model, before its first step."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,13 @@ class TrainingData:
     """Steps at which the data changes its kind."""
 
 
-def no_check(model: Transformer, step: int) -> dict[str, float]:
+def no_check(view: View, step: int) -> dict[str, float]:
     """For stages without a validation of their own."""
     return {}
+
+
+def no_look(view: View) -> None:
+    """For stages that ask nothing of the model before they train it."""
 
 
 def train(
@@ -65,36 +72,40 @@ def train(
     tokenizer_folder: Path,
     tokenizer: Tokenizer,
     description: str,
+    weights: Weights | None = None,
+    look: Look = no_look,
     check: ModelCheck = no_check,
     early_stop: EarlyStop | None = None,
 ) -> dict[str, Any]:
     """Fit the model with a progress bar in tokens, write its folder to `context.output`; the metrics.
 
     Continues from the newest checkpoint of an attempt that was cut short. Called by all `ranks`, each with
-    the whole model and its own share of the data; the first one writes.
+    the whole model, or one without values that gets its part of `weights`, and its own share of the data; the
+    first one writes.
     """
-    device, shape = model.embedding.device, model.config
+    device, shape = model.device, model.config
     model.around_block = around_block(config, context)
     if config.float8 == "blocks":
         multiply_in_float8(model)
-    trained = ranks.prepare(model, config.optimizer, config.sequence_length)
+    trained = ranks.prepare(model, config.optimizer, config.sequence_length, weights)
+    look(ranks.view(trained))
     tokens_per_row, sizes = config.sequence_length, config.batch_sizes
 
     def tokens_before(step: int) -> int:
         return sizes.rows_before(step) * tokens_per_row
 
-    def write_folder(weights: Mapping[str, Tensor], folder: Path) -> None:
-        write_model_folder(bare_model(shape, weights), folder, tokenizer_folder, tokenizer, context.stage)
+    def write_folder(held: Mapping[str, Tensor], folder: Path) -> None:
+        write_model_folder(shape, held, folder, tokenizer_folder, tokenizer, context.stage)
 
     average = WeightAverage(trained, config.average) if config.average is not None else None
 
     def check_weights(step: int) -> dict[str, float]:
         """The stage's validation, of the weights that would be exported."""
         with average.applied() if average is not None else nullcontext():
-            whole = ranks.whole(trained)
-            values = ranks.agreed(check(whole, step))
+            view = ranks.view(trained)
+            values = ranks.agreed(check(view, step))
             if early_stop is not None:
-                early_stop.saw(values, whole)
+                early_stop.saw(values, view.weights)
         return values
 
     milestones = None
@@ -144,22 +155,19 @@ def train(
         result = fit(trained, plan, checkpoints, watch, ranks)
     if average is not None:
         average.write_to_model()
-    model = ranks.whole(trained)
     model.around_block = None
     if config.float8 == "blocks":
         multiply_plainly(model)
     if early_stop is not None:
         ranks.wait()  # until the first process has written the best weights
-        early_stop.restore_best(model)
+        ranks.fill(trained, SavedWeights(shape, early_stop.path), early_stop.shapes)
         watch.last_check = early_stop.best
         if result.last_step < num_steps:
             context.say(
                 f"stopped after step {result.last_step:,}: no better validation in the last "
                 f"{early_stop.since_best}; the best weights are kept"
             )
-    difference = 0.0
-    if ranks.is_main:
-        difference = write_model(model, context.output, tokenizer_folder, tokenizer, context.stage)
+    difference = write_model(trained, ranks, context.output, tokenizer_folder, tokenizer, context.stage)
     ranks.wait()  # the others end with the first, so that one that ends early has failed
     num_tokens = tokens_before(result.last_step)
     return {
@@ -190,12 +198,14 @@ def _say_precision(device: torch.device, compute_dtype: torch.dtype, context: St
 
 
 def early_stop_of(
-    config: EarlyStopConfig | None, quantity: str, context: StageContext, ranks: Ranks
+    config: EarlyStopConfig | None, quantity: str, shape: ModelConfig, context: StageContext, ranks: Ranks
 ) -> EarlyStop | None:
     """What follows the validations of a stage, where its config asks for it."""
     if config is None:
         return None
-    return EarlyStop(config, quantity, context.scratch / "best.safetensors", is_writer=ranks.is_main)
+    path, tensors = context.scratch / "best.safetensors", Transformer.without_values(shape).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return EarlyStop(config, quantity, path, shapes, is_writer=ranks.is_main)
 
 
 def around_block(config: TrainingConfig, context: StageContext) -> AroundBlock | None:

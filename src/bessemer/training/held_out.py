@@ -1,23 +1,27 @@
 """The validation of stages that train on running text: bits per byte of each corpus, and samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from bessemer.evaluation.bits import bits_per_byte
+from bessemer.evaluation.scores import last_logits
 from bessemer.formats.tokens import TokenSplit
 from bessemer.inference.engine import Engine
-from bessemer.inference.sampling import SamplingParams
-from bessemer.model.transformer import Transformer
+from bessemer.inference.sampling import SamplingParams, request_uniforms, sample
+from bessemer.objectives.language_modeling import IGNORE
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer
+from bessemer.training.batches import Batch
 from bessemer.training.corpora import CorpusConfig
+from bessemer.training.parallel.ranks import View
 
 VALIDATION = "validation_bits_per_byte"
 
 
 def validate(
-    model: Transformer,
+    view: View,
     step: int,
     validation: Mapping[str, TokenSplit],
     config: CorpusConfig,
@@ -26,31 +30,66 @@ def validate(
 ) -> dict[str, float]:
     """Bits per byte over all corpora (their mean) and, where there are several, of each; says them."""
     scores = {
-        name: bits_per_byte(model, split, config.sequence_length, config.validation_tokens).value
+        name: bits_per_byte(view.evaluate, split, config.sequence_length, config.validation_tokens).value
         for name, split in validation.items()
     }
     mean = sum(scores.values()) / len(scores)
     parts = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
     detail = f" ({parts})" if len(scores) > 1 else ""
     context.say(f"step {step:,}: {mean:.3f} bits per byte on held-out documents{detail}")
-    say_samples(model, tokenizer, config.sample_prompts, context)
+    say_samples(view, tokenizer, config.sample_prompts, context)
     each = {f"{VALIDATION}/{name}": score for name, score in scores.items()} if len(scores) > 1 else {}
     return {VALIDATION: mean, **each}
 
 
-def say_samples(
-    model: Transformer, tokenizer: Tokenizer, prompts: tuple[str, ...], context: StageContext
-) -> None:
+def say_samples(view: View, tokenizer: Tokenizer, prompts: tuple[str, ...], context: StageContext) -> None:
     """Print how the model goes on from each prompt."""
     if not prompts:
         return
-    was_training = model.training
-    model.eval()
-    engine = Engine(model, {tokenizer.end_of_text_id}, tokenizer.padding_id)
+    token_ids = [tokenizer.encode(prompt) for prompt in prompts]
     sampling = SamplingParams(temperature=0.7, max_new_tokens=32)
-    with torch.inference_mode():
-        completions = engine.generate([tokenizer.encode(prompt) for prompt in prompts], sampling, seed=0)
-    for prompt, completion in zip(prompts, completions, strict=True):
-        text = prompt + tokenizer.decode(completion.token_ids)
-        context.say("  " + " ".join(text.split()))
-    model.train(was_training)
+    if view.whole is None:
+        answers = continue_rows(view, token_ids, sampling, 0, {tokenizer.end_of_text_id})
+    else:
+        was_training = view.whole.training
+        view.whole.eval()
+        engine = Engine(view.whole, {tokenizer.end_of_text_id}, tokenizer.padding_id)
+        with torch.inference_mode():
+            answers = [each.token_ids for each in engine.generate(token_ids, sampling, seed=0)]
+        view.whole.train(was_training)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        context.say("  " + " ".join((prompt + tokenizer.decode(answer)).split()))
+
+
+def continue_rows(
+    view: View, prompts: Sequence[Sequence[int]], sampling: SamplingParams, seed: int, stop_ids: set[int]
+) -> list[list[int]]:
+    """What `Engine.generate` draws, of a model that nobody has the whole of: every token takes a pass over
+    all that is before it, since caches are not divided."""
+    rows, answers = [list(prompt) for prompt in prompts], [list[int]() for _ in prompts]
+    for step in range(sampling.max_new_tokens):
+        open_rows = [
+            number
+            for number, answer in enumerate(answers)
+            if not (answer and answer[-1] in stop_ids)
+            and len(rows[number]) < view.config.max_position_embeddings
+        ]
+        if not open_rows:
+            break
+        logits_BV = view.evaluate(last_logits, [_ending([rows[number] for number in open_rows])])[0]
+        uniforms = request_uniforms(seed, np.array(open_rows), np.full(len(open_rows), step))
+        tokens_B = sample(logits_BV, sampling, torch.from_numpy(uniforms).to(logits_BV.device))
+        for number, token in zip(open_rows, tokens_B.tolist(), strict=True):
+            rows[number].append(token)
+            answers[number].append(token)
+    return answers
+
+
+def _ending(rows: Sequence[Sequence[int]]) -> Batch:
+    """A batch of which the last token of each row has a target, whatever it is."""
+    longest = max(len(row) for row in rows)
+    ids_BT = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+    targets_BT = torch.full_like(ids_BT, IGNORE)
+    targets_BT[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])] = 0
+    documents_BT = torch.zeros_like(ids_BT, dtype=torch.int32)
+    return Batch(ids_BT, targets_BT, documents_BT, torch.arange(longest).expand_as(ids_BT).contiguous())

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, embedding_parameter_count, parameter_count
 from bessemer.model.precision import resolve_dtype
 from bessemer.training.config import TrainingConfig
+from bessemer.training.parallel.shapes import parameter_shapes
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class MemoryEstimate:
     fixed_bytes: int
     """Weights, gradients, optimizer state, their average, and on a CPU the copy that a checkpoint is
     written from: exact but for small tensors. Where processes divide the model, their parts, and no less than
-    the whole weights, which each builds before it is divided."""
+    those of the weights and the largest tensor, which is whole for a moment at the start and the end."""
     activation_bytes: int
     """Kept for the backward pass of one micro-batch: a rough figure."""
 
@@ -37,7 +39,9 @@ def estimate_memory(config: TrainingConfig, shape: ModelConfig, device: torch.de
     snapshot = weights + state + average if device.type == "cpu" else 0
     parallel = config.parallel
     num_parts = parallel.shard * parallel.tensor * parallel.pipeline
-    fixed = max(weights, (weights + weights + state + average + snapshot) // num_parts)
+    largest = 4 * max(prod(tensor) for tensor in parameter_shapes(shape).values())
+    everything = weights + weights + state + average + snapshot
+    fixed = everything if num_parts == 1 else max(weights // num_parts + largest, everything // num_parts)
     activations = _activation_bytes(config, shape, resolve_dtype(config.compute_dtype, device).itemsize)
     num_processes = _processes_here(parallel.world_size) if device.type == "cpu" else 1
     return MemoryEstimate(num_processes * fixed, num_processes * activations // parallel.tensor)

@@ -14,10 +14,10 @@ from pydantic import Field
 from bessemer.config import Count
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig
-from bessemer.model.folder import load_model
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.rope_scaling import RopeScaling
 from bessemer.model.transformer import Transformer
+from bessemer.model.weights import FolderWeights
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import load_tokenizer
@@ -58,9 +58,9 @@ def train_on(config: MidtrainConfig, context: StageContext, ranks: Ranks) -> dic
     _check_same_tokenizer(source, context.input("tokenizer").folder)
     corpora = open_corpora(config, context, tokenizer)
     device = best_device()
-    loaded = load_model(source, compute_dtype=resolve_dtype(config.compute_dtype, device), device=device)
-    shape = extended_shape(loaded.config, config)
-    model = with_shape(loaded, shape)
+    weights = FolderWeights(source)
+    shape = extended_shape(weights.config, config)
+    model = Transformer.without_values(shape, resolve_dtype(config.compute_dtype, device), device)
     check_sequence_length(config.sequence_length, shape)
     if note := check_memory(config, shape, device):
         context.say(note)
@@ -81,8 +81,9 @@ def train_on(config: MidtrainConfig, context: StageContext, ranks: Ranks) -> dic
         tokenizer_folder=source,
         tokenizer=tokenizer,
         description="mid-training",
-        check=lambda whole, step: validate(whole, step, corpora.validation, config, tokenizer, context),
-        early_stop=early_stop_of(config.early_stop, VALIDATION, context, ranks),
+        weights=weights,
+        check=lambda view, step: validate(view, step, corpora.validation, config, tokenizer, context),
+        early_stop=early_stop_of(config.early_stop, VALIDATION, shape, context, ranks),
     )
 
 
@@ -95,15 +96,6 @@ def extended_shape(shape: ModelConfig, config: MidtrainConfig) -> ModelConfig:
         "rope_scaling": config.rope_scaling or shape.rope_scaling,
     }
     return ModelConfig(**(shape.model_dump() | changed))
-
-
-def with_shape(model: Transformer, shape: ModelConfig) -> Transformer:
-    """The same weights in a model of another shape, where that differs in positions alone."""
-    if shape == model.config:
-        return model
-    changed = Transformer(shape, model.compute_dtype).to(model.embedding.device)
-    changed.load_state_dict(model.state_dict())
-    return changed
 
 
 def _check_same_tokenizer(model_folder: Path, tokenizer_folder: Path) -> None:

@@ -8,7 +8,7 @@ from bessemer.config import Count
 from bessemer.model.config import parameter_count
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
-from bessemer.model.width import start_for_width
+from bessemer.model.weights import DrawnWeights
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import load_tokenizer
@@ -67,9 +67,7 @@ def train_base(config: PretrainConfig, context: StageContext, ranks: Ranks) -> d
     device = best_device()
     if note := check_memory(config, shape, device):
         context.say(note)
-    model = Transformer(shape, resolve_dtype(config.compute_dtype, device)).initialize(context.seed)
-    start_for_width(model, config.optimizer.base_width)
-    model = model.to(device)
+    model = Transformer.without_values(shape, resolve_dtype(config.compute_dtype, device), device)
     sizes = config.batch_sizes
     budget = config.tokens or 20 * parameter_count(shape)
     num_steps = max(1, sizes.steps_within(budget // config.sequence_length))
@@ -92,6 +90,7 @@ def train_base(config: PretrainConfig, context: StageContext, ranks: Ranks) -> d
         tokenizer_folder=tokenizer_folder,
         tokenizer=tokenizer,
         description="pretraining",
-        check=lambda whole, step: validate(whole, step, corpora.validation, config, tokenizer, context),
-        early_stop=early_stop_of(config.early_stop, VALIDATION, context, ranks),
+        weights=DrawnWeights(shape, context.seed, config.optimizer.base_width),
+        check=lambda view, step: validate(view, step, corpora.validation, config, tokenizer, context),
+        early_stop=early_stop_of(config.early_stop, VALIDATION, shape, context, ranks),
     )

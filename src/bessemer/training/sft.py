@@ -9,8 +9,9 @@ from pydantic import Field
 from bessemer.config import Count
 from bessemer.errors import BessemerError
 from bessemer.formats.jsonl import read_jsonl
-from bessemer.model.folder import load_model
 from bessemer.model.precision import resolve_dtype
+from bessemer.model.transformer import Transformer
+from bessemer.model.weights import FolderWeights
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.chat import Rendered, render
@@ -58,7 +59,9 @@ def tune(config: SftConfig, context: StageContext, ranks: Ranks) -> dict[str, An
     tokenizer = load_tokenizer(source)
     rendered = read_conversations(context.input("conversations").folder, tokenizer)
     device = best_device()
-    model = load_model(source, compute_dtype=resolve_dtype(config.compute_dtype, device), device=device)
+    weights = FolderWeights(source)
+    dtype = resolve_dtype(config.compute_dtype, device)
+    model = Transformer.without_values(weights.config, dtype, device)
     check_sequence_length(config.sequence_length, model.config)
     packed = PackedEpochs([len(r.token_ids) for r in rendered], config.sequence_length, context.seed)
     sizes = config.batch_sizes
@@ -103,6 +106,7 @@ def tune(config: SftConfig, context: StageContext, ranks: Ranks) -> dict[str, An
         tokenizer_folder=source,
         tokenizer=tokenizer,
         description="instruction tuning",
+        weights=weights,
     )
     return {
         "conversations": len(rendered),

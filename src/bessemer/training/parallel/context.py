@@ -19,6 +19,7 @@ Shapes as in `bessemer.model.attention`; T tokens held here, S = R T tokens of a
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
@@ -29,6 +30,7 @@ from bessemer.model.block import Block
 from bessemer.model.config import ModelConfig
 from bessemer.model.gpt2 import Gpt2Block
 from bessemer.model.transformer import Transformer
+from bessemer.objectives.language_modeling import IGNORE
 from bessemer.training.batches import Batch
 from bessemer.training.parallel.collectives import all_gather, all_to_all, gather, sum_of_own_losses
 
@@ -69,6 +71,22 @@ def part_of_rows(batch: Batch, size: int, place: int) -> Batch:
     places_T = row_places(num_tokens, size)[place].to(batch.token_ids_BT.device)
     fields = (batch.token_ids_BT, batch.targets_BT, batch.documents_BT, batch.positions_BT)
     return Batch(*(field.index_select(1, places_T) for field in fields))
+
+
+def padded_rows(batch: Batch, multiple: int) -> Batch:
+    """The rows with so many tokens more, at their ends and without targets, that their number is a
+    multiple."""
+    missing = -batch.token_ids_BT.shape[1] % multiple
+    if not missing:
+        return batch
+    # Of the document that is last, so that its tokens stay together.
+    last_B1 = batch.documents_BT[:, -1:]
+    return Batch(
+        F.pad(batch.token_ids_BT, (0, missing)),
+        F.pad(batch.targets_BT, (0, missing), value=IGNORE),
+        torch.cat((batch.documents_BT, last_B1.expand(-1, missing)), dim=1),
+        F.pad(batch.positions_BT, (0, missing)),
+    )
 
 
 def row_places(num_tokens: int, size: int) -> Tensor:

@@ -185,6 +185,14 @@ def shard_model(
     return root
 
 
+def reshard(module: nn.Module) -> None:
+    """Let go of what a forward pass without a backward has gathered: weights that change meanwhile would not
+    be seen. Nothing is done to what is not sharded."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def _shard_mesh(layout: Layout) -> DeviceMesh:
     """The ranks that shards lie on; copies of them are the first dimension, where there are any."""
     shards = layout.flat("shard", "context")

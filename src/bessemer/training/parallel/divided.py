@@ -105,14 +105,21 @@ class Divided:
         its pieces in the whole. Shares its memory."""
         if self.num_parts(name) == 1:
             return value
-        whole_shape = torch.Size(parameter_shapes(self._config)[name])
+        segments = self.segments(name, value)
+        held = value.to_local() if isinstance(value, DTensor) else value
+        return Pieces.of(held.detach(), parameter_shapes(self._config)[name], segments)
+
+    def segments(self, name: str, value: Tensor) -> list[list[Segment]]:
+        """Where what is held of a parameter, or of what has its shape, lies in the whole, by dimension."""
         segments = [[Segment(0, 0, size)] for size in value.shape]
-        parts: list[Part | None] = [self._tensor_part(name, whole_shape, self._layout.place("tensor"))]
-        if self._experts is not None:
-            parts.append(self._expert_part(name, whole_shape, self._expert_group.rank()))
-        for part in parts:
-            if part is not None:
-                segments[part.dim] = segments_of_ranges(part.ranges)
+        if self.num_parts(name) > 1:
+            whole_shape = torch.Size(parameter_shapes(self._config)[name])
+            parts: list[Part | None] = [self._tensor_part(name, whole_shape, self._layout.place("tensor"))]
+            if self._experts is not None:
+                parts.append(self._expert_part(name, whole_shape, self._expert_group.rank()))
+            for part in parts:
+                if part is not None:
+                    segments[part.dim] = segments_of_ranges(part.ranges)
         if isinstance(value, DTensor):
             sizes, starts = compute_local_shape_and_global_offset(
                 value.shape, value.device_mesh, value.placements
@@ -121,8 +128,7 @@ class Divided:
                 cut_segments(each, start, start + size)
                 for each, start, size in zip(segments, starts, sizes, strict=True)
             ]
-            value = value.to_local()
-        return Pieces.of(value.detach(), whole_shape, segments)
+        return segments
 
     @property
     def _expert_group(self) -> torch.distributed.ProcessGroup:

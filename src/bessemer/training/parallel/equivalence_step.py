@@ -16,8 +16,9 @@ from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import IGNORE, LanguageModeling
 from bessemer.training.batches import Batch, Row, rng, row_of_pieces, stack_rows
 from bessemer.training.optimizers import OptimizerConfig
+from bessemer.training.parallel.joined import whole_tensor
 from bessemer.training.parallel.layout import Layout
-from bessemer.training.parallel.together import Together, whole_tensor
+from bessemer.training.parallel.together import Together
 
 VOCABULARY, HEAD = 61, 8
 """61 is odd, so that no way of dividing it is even."""

@@ -21,7 +21,7 @@ reduced once a step, at its end.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -36,12 +36,15 @@ from torch.distributed.pipelining.schedules import (
 from torch.distributed.tensor import DTensor
 
 from bessemer.errors import BessemerError
+from bessemer.evaluation.scores import Scores
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum, Objective
+from bessemer.training.batches import Batch
 from bessemer.training.parallel.pipeline_split import balanced_split, check_split, layer_ranges
 from bessemer.training.parallel.pipeline_stage import Held, Stage, Work
 
 PipelineSchedule = Literal["1f1b", "interleaved", "zero_bubble"]
+ValueT = TypeVar("ValueT")
 _STAGES_PER_PROCESS = {"1f1b": 1, "interleaved": 2, "zero_bubble": 2}
 _MOST_SCHEDULES = 4
 """Kept at a time, each with its buffers: for training and for validation, and while batches grow."""
@@ -148,6 +151,13 @@ class Pipeline:
             work_sent.wait()
         return self._tell(work)
 
+    def scores(self, scores: Scores, batches: Sequence[Batch]) -> list[Tensor]:
+        """What a way of scoring gives for each micro-batch, the same on all processes."""
+        scoring = _Scoring(scores)
+        self.evaluate(scoring, batches)
+        found = self._of_last([value.cpu() for value in scoring.found])
+        return [value.to(self.device) for value in found]
+
     def _receive(self, stage: Stage, batches: Sequence[Any]) -> tuple[Tensor, ...]:
         received = []
         for shape, dtype in stage.received_shapes(batches):
@@ -164,10 +174,14 @@ class Pipeline:
     def _tell(self, work: Work) -> LossSum:
         """What the process with the last stage has summed, on every process."""
         total = work.total()
-        message = [(float(total.total), total.sums)]
-        source = self._process_of(self.num_stages - 1)
-        dist.broadcast_object_list(message, group=self.group, group_src=source, device=self.device)
-        return LossSum(torch.tensor(message[0][0], dtype=torch.float64), message[0][1])
+        value, sums = self._of_last((float(total.total), total.sums))
+        return LossSum(torch.tensor(value, dtype=torch.float64), sums)
+
+    def _of_last(self, value: ValueT) -> ValueT:
+        """What the process with the last stage has, on every process."""
+        everyone: list[Any] = [None] * self.group.size()
+        dist.all_gather_object(everyone, value, group=self.group)
+        return everyone[self._process_of(self.num_stages - 1)]
 
     def _schedule(self, batches: Sequence[Any]) -> Any:
         key = (len(batches), *self.stages[0].largest_shape(batches))
@@ -179,7 +193,7 @@ class Pipeline:
 
     def _new_schedule(self, batches: Sequence[Any]) -> Any:
         stages = [
-            PipelineStage(
+            _DescribedStage(
                 module,
                 stage.number,
                 self.num_stages,
@@ -303,6 +317,33 @@ def _fits(schedule: PipelineSchedule, num_processes: int, num_batches: int) -> b
     if schedule == "interleaved":
         return num_batches > 0 and num_batches % max(1, num_batches // num_processes) == 0
     return num_batches > 0
+
+
+class _Scoring:
+    """A way of scoring as an objective, whose loss is nothing: keeps what the last stage gives."""
+
+    def __init__(self, scores: Scores) -> None:
+        self._scores = scores
+        self.found: list[Tensor] = []
+
+    def count(self, batch: Batch) -> int:
+        return 0
+
+    def loss(self, model: Transformer, batch: Batch) -> LossSum:
+        self.found.append(self._scores(model, batch))
+        return LossSum(torch.zeros(()))
+
+
+class _DescribedStage(PipelineStage):
+    """A stage whose shapes are known beforehand, on every process.
+
+    Stages vote on whether they have to find shapes by passing examples on. All of ours vote no, so the answer
+    is not taken from the messages, which still open the connections: where the other processes do not exist
+    (torch's fake process group, by which a layout of a thousand is tried in one) none comes.
+    """
+
+    def _warmup_backward_result(self, received_result: Tensor | None = None) -> Tensor:
+        return torch.ones_like(super()._warmup_backward_result(received_result))
 
 
 def _examples(shapes: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> tuple[Tensor, ...]:

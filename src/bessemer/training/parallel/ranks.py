@@ -1,6 +1,6 @@
 """What the training loop asks of the processes that train together, and what one alone answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -8,11 +8,15 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from bessemer.evaluation.scores import Evaluate, evaluate_alone
+from bessemer.model.config import ModelConfig
 from bessemer.model.transformer import Transformer
+from bessemer.model.weights import Weights
 from bessemer.objectives.base import LossSum, Objective
 from bessemer.training.accumulation import accumulate
 from bessemer.training.gradients import clip_by_norms
 from bessemer.training.optimizers import JoinedMatrix, OptimizerConfig
+from bessemer.training.parallel.materialize import fill, materialize
 
 ValueT = TypeVar("ValueT")
 
@@ -50,6 +54,19 @@ class Share:
         return self.fit(num_parts, num_rows // self.of)
 
 
+@dataclass(frozen=True)
+class View:
+    """A model to look at, whoever holds it. All ranks ask the same, in the same order."""
+
+    config: ModelConfig
+    evaluate: Evaluate
+    """Applies a way of scoring to batches."""
+    weights: Mapping[str, Tensor]
+    """Whole tensors by name. Where nobody has the whole, every look-up joins one, on all ranks."""
+    whole: Transformer | None
+    """The model itself, where this rank has all of it."""
+
+
 class Ranks(Protocol):
     """The processes of a run, from the view of one. Every method but `share` and `is_main` is called by all
     of them, in the same order."""
@@ -70,10 +87,18 @@ class Ranks(Protocol):
         ...
 
     def prepare(
-        self, model: Transformer, optimizer: OptimizerConfig, row_tokens: int | None = None
+        self,
+        model: Transformer,
+        optimizer: OptimizerConfig,
+        row_tokens: int | None = None,
+        weights: Weights | None = None,
     ) -> nn.Module:
         """Distribute the model, whose rows have `row_tokens` tokens; what this process holds of it, to be
-        trained. Before its optimizers are made."""
+        trained. Before its optimizers are made.
+
+        A model without values gets those of `weights`: no process has more of it at any time than its part
+        and one tensor.
+        """
         ...
 
     def joined(self, model: nn.Module) -> Mapping[Tensor, JoinedMatrix]:
@@ -113,8 +138,12 @@ class Ranks(Protocol):
         """As `clip_by_norms`, over all parts of the model."""
         ...
 
-    def whole(self, model: nn.Module) -> Transformer:
-        """The model with whole weights on every rank, to look at: itself where it is whole."""
+    def view(self, model: nn.Module) -> View:
+        """What may be asked of the prepared model, as its weights are now."""
+        ...
+
+    def fill(self, model: nn.Module, weights: Weights, names: Collection[str]) -> None:
+        """Give what is held of these tensors of the prepared model other values."""
         ...
 
     def agreed(self, value: ValueT) -> ValueT:
@@ -138,8 +167,14 @@ class Alone:
         self._model = model
 
     def prepare(
-        self, model: Transformer, optimizer: OptimizerConfig, row_tokens: int | None = None
+        self,
+        model: Transformer,
+        optimizer: OptimizerConfig,
+        row_tokens: int | None = None,
+        weights: Weights | None = None,
     ) -> nn.Module:
+        if weights is not None:
+            materialize([model], weights, model.device)
         self._model = model
         return model
 
@@ -174,9 +209,12 @@ class Alone:
     def clip(self, model: nn.Module, max_norm: float) -> tuple[float, dict[str, float]]:
         return clip_by_norms(model, max_norm)
 
-    def whole(self, model: nn.Module) -> Transformer:
+    def view(self, model: nn.Module) -> View:
         assert isinstance(model, Transformer)
-        return model
+        return View(model.config, evaluate_alone(model), model.state_dict(), model)
+
+    def fill(self, model: nn.Module, weights: Weights, names: Collection[str]) -> None:
+        fill({name: value for name, value in model.state_dict().items() if name in names}, weights)
 
     def agreed(self, value: ValueT) -> ValueT:
         return value

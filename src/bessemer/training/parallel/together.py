@@ -3,8 +3,9 @@
 A step takes two small gathers (counts; losses) and one for the norm, whatever the model's size.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -13,18 +14,22 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
 from bessemer.errors import BessemerError
+from bessemer.evaluation.scores import Scores
 from bessemer.model.mixture import Mixture
 from bessemer.model.transformer import Transformer
+from bessemer.model.weights import Weights
 from bessemer.objectives.base import Objective
 from bessemer.training.batches import Batch
 from bessemer.training.gradients import GROUPS, group_of
 from bessemer.training.optimizers import JoinedMatrix, OptimizerConfig
-from bessemer.training.parallel.context import part_of_rows
+from bessemer.training.parallel.context import padded_rows, part_of_rows
 from bessemer.training.parallel.divided import Divided
+from bessemer.training.parallel.joined import JoinedWeights
 from bessemer.training.parallel.layout import Layout, check_shape
+from bessemer.training.parallel.materialize import fill, materialize
 from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.pipeline import fitting_within
-from bessemer.training.parallel.ranks import Share
+from bessemer.training.parallel.ranks import Share, View
 from bessemer.training.parallel.shapes import parameter_shapes
 from bessemer.training.parallel.trained import Accumulating, Pipelining, Trained
 
@@ -46,7 +51,6 @@ class Together:
         self.writers: dist.ProcessGroup | None = writers
         self._trained: Trained | None = None
         self._divided: Divided | None = None
-        self._rope: tuple[Tensor, Tensor] | None = None
         self.is_main = layout.rank == 0
         shard = layout.config.shard
         place = layout.place("data") * shard + layout.place("shard")
@@ -63,7 +67,11 @@ class Together:
         )
 
     def prepare(
-        self, model: Transformer, optimizer: OptimizerConfig, row_tokens: int | None = None
+        self,
+        model: Transformer,
+        optimizer: OptimizerConfig,
+        row_tokens: int | None = None,
+        weights: Weights | None = None,
     ) -> nn.Module:
         """Raises BessemerError for what does not divide, and for settings that do not go together."""
         config, shape = self._layout.config, model.config
@@ -79,14 +87,21 @@ class Together:
             shape.num_hidden_layers,
             shape.mixture.num_experts if shape.mixture is not None else 0,
         )
-        self._rope = (model.rope_cos, model.rope_sin)
         self._divided = Divided(self._layout, shape)
         self._divided.divide(model)
+        fill = partial(self._fill, weights, model.device)
         if config.pipeline > 1:
-            self._trained = Pipelining(model, self._layout, self._divided, row_tokens)
+            self._trained = Pipelining(model, self._layout, self._divided, fill, row_tokens)
         else:
-            self._trained = Accumulating(model, self._layout, self._divided)
+            self._trained = Accumulating(model, self._layout, self._divided, fill)
         return self._trained.module
+
+    def _fill(self, weights: Weights | None, device: torch.device, modules: Sequence[nn.Module]) -> None:
+        if weights is None:
+            return
+        assert self._divided is not None
+        shards_device = torch.device("cpu") if self._layout.config.offload == "cpu" else device
+        materialize(modules, weights, device, self._divided.segments, shards_device)
 
     @property
     def _prepared(self) -> tuple[Trained, Divided]:
@@ -165,38 +180,43 @@ class Together:
                 num_parts *= 1 if isinstance(placement, Replicate) else size
         return self._layout.config.world_size // num_parts
 
-    def whole(self, model: nn.Module) -> Transformer:
+    def view(self, model: nn.Module) -> View:
         config = self._layout.config
         is_whole = config.context * config.tensor * config.expert * config.pipeline == 1
-        if is_whole and not any(isinstance(p, DTensor) for p in model.parameters()):
+        is_whole = is_whole and not any(isinstance(p, DTensor) for p in model.parameters())
+        if is_whole:
             assert isinstance(model, Transformer)
-            return model
-        with torch.device("meta"):
-            whole = Transformer(model.config, model.compute_dtype)  # type: ignore[reportArgumentType]
-        whole.load_state_dict(self._whole_state(model, whole.state_dict()), assign=True)
-        assert self._rope is not None, "prepare comes first"
-        whole.rope_cos, whole.rope_sin = self._rope
-        whole.train(model.training)
-        return whole
+            return View(model.config, self._evaluate, model.state_dict(), model)
+        pipeline = self._layout.mesh["pipeline"].get_group()
+        weights = JoinedWeights(model, self.divided, pipeline, self._device)
+        return View(model.config, self._evaluate, weights, None)  # type: ignore[reportArgumentType]
 
-    def _whole_state(self, model: nn.Module, shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every tensor of the whole model, on every rank: parts are joined where they are held, and sent
-        along the pipeline from there."""
-        held, group = model.state_dict(), self._layout.mesh["pipeline"].get_group()
-        is_here = torch.tensor([name in held for name in shapes], dtype=torch.uint8, device=self._device)
-        everyone = [torch.empty_like(is_here) for _ in range(group.size())]
-        dist.all_gather(everyone, is_here, group=group)
-        first_holders = torch.stack(everyone).argmax(dim=0).tolist()
-        found = {}
-        for (name, shape), holder in zip(shapes.items(), first_holders, strict=True):
-            if holder == group.rank():
-                value = self.divided.whole(name, whole_tensor(held[name])).contiguous()
-            else:
-                value = torch.empty(shape.shape, dtype=shape.dtype, device=self._device)
-            if group.size() > 1:
-                dist.broadcast(value, group=group, group_src=holder)
-            found[name] = value
-        return found
+    def _evaluate(self, scores: Scores, batches: Sequence[Batch]) -> list[Tensor]:
+        """Batches are shared out over the processes that see different rows. Those with fewer score the first
+        one again, for nothing, since the others wait for them in every pass."""
+        if not batches:
+            return []
+        trained, config = self._prepared[0], self._layout.config
+        was_training = trained.module.training
+        trained.module.eval()
+        multiple = config.context * config.tensor
+        numbers = range(self.share.place, -(-len(batches) // self.share.of) * self.share.of, self.share.of)
+        chosen = [batches[number if number < len(batches) else 0] for number in numbers]
+        own = [self.own(padded_rows(batch.to(self._device), multiple)) for batch in chosen]
+        found = trained.evaluate(scores, own)
+        trained.module.train(was_training)
+        num_rows = [len(batch.token_ids_BT) for batch in batches]
+        total = torch.zeros(sum(num_rows), found[0].shape[1], device=self._device)
+        of_batches = total.split(num_rows)
+        for number, value in zip(numbers, found, strict=True):
+            if number < len(batches):
+                of_batches[number].copy_(value)
+        dist.all_reduce(total, group=self._tokens)
+        return list(of_batches)
+
+    def fill(self, model: nn.Module, weights: Weights, names: Collection[str]) -> None:
+        held = {name: value for name, value in model.state_dict().items() if name in names}
+        fill(held, weights, self.divided.segments)
 
     def agreed(self, value: ValueT) -> ValueT:
         box = [value]
@@ -210,12 +230,6 @@ class Together:
     def _device(self) -> torch.device:
         kind = self._layout.mesh.device_type
         return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
-
-
-@torch.no_grad()
-def whole_tensor(tensor: Tensor) -> Tensor:
-    """A tensor, or all of a sharded one, on every rank of its mesh."""
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
 
 
 def _gathered(values: Sequence[float], group: dist.ProcessGroup | None, device: torch.device) -> Tensor:

@@ -5,20 +5,26 @@ hold a stage each. Both divide tensors, rows and experts first, where the layout
 left over data and shard.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from bessemer.errors import BessemerError
+from bessemer.evaluation.scores import Scores
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import Objective
 from bessemer.training.accumulation import accumulate
+from bessemer.training.batches import Batch
 from bessemer.training.parallel.collectives import sum_gradients
-from bessemer.training.parallel.data import distribute, shard_model
+from bessemer.training.parallel.data import distribute, reshard, shard_model
 from bessemer.training.parallel.divided import Divided
 from bessemer.training.parallel.layout import Layout
 from bessemer.training.parallel.pipeline import Pipeline
+
+Fill = Callable[[Sequence[nn.Module]], None]
+"""Gives values to what is held of a model in these modules, where it has none yet."""
 
 
 class Trained(Protocol):
@@ -35,16 +41,26 @@ class Trained(Protocol):
         """As `bessemer.training.accumulation.accumulate`, with what processes have to send one another."""
         ...
 
+    def evaluate(self, scores: Scores, batches: Sequence[Batch]) -> list[Tensor]:
+        """The scores of each batch, without gradients; of rows' parts, this process's parts of the sums. All
+        processes have equally many batches."""
+        ...
+
 
 class Accumulating:
     """Every process has all layers."""
 
     copies: frozenset[str] = frozenset()
 
-    def __init__(self, model: Transformer, layout: Layout, divided: Divided) -> None:
+    def __init__(self, model: Transformer, layout: Layout, divided: Divided, fill: Fill) -> None:
         self.module: nn.Module = model
         self._model, self._divided = model, divided
+        # DDP holds on to parameters; shards are to be cut first, so that nothing whole is ever filled.
+        if layout.config.shard == 1:
+            fill([model])
         self._parallel = distribute(model, layout, divided.divided_elsewhere(model))
+        if layout.config.shard > 1:
+            fill([model])
 
     def gradients(
         self, objective: Objective[Any], batches: Sequence[Any], num_parts: int, factor: float
@@ -60,12 +76,23 @@ class Accumulating:
         self._divided.sum_gradients(self._model)
         return found
 
+    @torch.no_grad()
+    def evaluate(self, scores: Scores, batches: Sequence[Batch]) -> list[Tensor]:
+        found = [scores(self._model, batch) for batch in batches]
+        reshard(self._model)
+        return found
+
 
 class Pipelining:
     """Every process has some layers."""
 
     def __init__(
-        self, model: Transformer, layout: Layout, divided: Divided, row_tokens: int | None = None
+        self,
+        model: Transformer,
+        layout: Layout,
+        divided: Divided,
+        fill: Fill,
+        row_tokens: int | None = None,
     ) -> None:
         """`row_tokens` of a row, by which layers are shared out evenly; the model is taken apart."""
         config = layout.config
@@ -83,15 +110,17 @@ class Pipelining:
         self._divided = divided
         group = layout.mesh["pipeline"].get_group()
         self._pipeline = Pipeline(model, group, config.pipeline_schedule, context=row_tokens)
-        elsewhere = {p for stage in self._pipeline.stages for p in divided.divided_elsewhere(stage)}
         self._copied: list[Tensor] = []
         if config.shard > 1:
+            elsewhere = {p for stage in self._pipeline.stages for p in divided.divided_elsewhere(stage)}
             for stage in self._pipeline.stages:
                 # A stage computes again and again in a step, so it stays gathered.
                 shard_model(stage, layout, elsewhere, reshard_after_forward=False)
+        fill(self._pipeline.stages)
         self.module: nn.Module = self._pipeline.held()
         self.copies = self._pipeline.copies
         if config.shard == 1 and config.data * config.context > 1:
+            elsewhere = divided.divided_elsewhere(self.module)
             self._copied = [p for p in self.module.parameters() if p.requires_grad and p not in elsewhere]
             self._copies_group = layout.flat("data", "context").get_group()
 
@@ -103,3 +132,12 @@ class Pipelining:
             sum_gradients(self._copied, self._copies_group)
         self._divided.sum_gradients(self.module)
         return float(loss.total), loss.sums
+
+    @torch.no_grad()
+    def evaluate(self, scores: Scores, batches: Sequence[Batch]) -> list[Tensor]:
+        found, at_a_time = list[Tensor](), 2 * self._pipeline.group.size()
+        for start in range(0, len(batches), at_a_time):  # states of all that are under way are kept
+            found += self._pipeline.scores(scores, batches[start : start + at_a_time])
+        for stage in self._pipeline.stages:
+            reshard(stage)
+        return found
