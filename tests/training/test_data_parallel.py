@@ -6,7 +6,7 @@ import pytest
 import torch
 from parallel_helpers import Collectives, run_ranks
 from torch import Tensor
-from training_helpers import Reports, plan
+from training_helpers import MUON_ROUNDING, Reports, plan
 
 from bessemer.errors import BessemerError
 from bessemer.model.config import MixtureConfig, ModelConfig
@@ -120,7 +120,7 @@ def curves(rank: int, world_size: int, folder, layouts, optimizer: OptimizerConf
 
 
 def assert_same_curve(ours: Curve, theirs: Curve, relative: float) -> None:
-    assert ours.losses == pytest.approx(theirs.losses, rel=relative)
+    assert ours.losses == pytest.approx(theirs.losses, rel=1e-6)
     assert ours.norms == pytest.approx(theirs.norms, rel=relative)
     assert_same_gradients(theirs.gradients, ours.gradients, relative)
 
@@ -134,7 +134,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path, max_norm):
         assert total**0.5 == pytest.approx(max_norm, rel=1e-4), "clipping is at work"
     for found in run_ranks(2, curves, tmp_path, TWO, optimizer):
         for name in TWO:
-            assert_same_curve(found[name], alone, 1e-6)
+            assert_same_curve(found[name], alone, 3e-6)
 
 
 def test_rows_in_parts_take_the_steps_of_whole_rows(tmp_path):
@@ -148,7 +148,7 @@ def test_four_processes_and_copies_of_shards_do_too(tmp_path):
     alone = curve(Alone(), tmp_path)
     for found in run_ranks(4, curves, tmp_path, FOUR, STANDING):
         for name in FOUR:
-            assert_same_curve(found[name], alone, 1e-6)
+            assert_same_curve(found[name], alone, 3e-6)
 
 
 def test_muon_and_adamw_on_shards_give_the_weights_that_they_give_on_one_process(tmp_path):
@@ -161,7 +161,7 @@ def test_muon_and_adamw_on_shards_give_the_weights_that_they_give_on_one_process
             for key, weight in found[name].weights.items():
                 moved = float((alone.weights[key] - start[key]).norm())
                 assert moved > 0
-                assert float((weight - alone.weights[key]).norm()) < 1e-3 * moved, (name, key)
+                assert float((weight - alone.weights[key]).norm()) < MUON_ROUNDING * moved, (name, key)
 
 
 def counted(rank: int, world_size: int, layouts) -> dict[str, dict[str, int]]:
@@ -246,7 +246,7 @@ def test_frozen_parameters_and_recomputed_blocks_are_sharded_too(tmp_path):
     alone = recomputed_curve(0, 1, tmp_path)
     assert "embedding" not in alone.gradients
     for together in run_ranks(2, recomputed_curve, tmp_path):
-        assert_same_curve(together, alone, 1e-6)
+        assert_same_curve(together, alone, 3e-6)
         assert torch.equal(together.weights["embedding"], tiny_model().embedding)
 
 

@@ -9,7 +9,7 @@ from parallel_cases import with_torch_operations
 from parallel_helpers import run_ranks
 from test_data_parallel import LENGTH, SIGMOID, STANDING, Curve, assert_same_curve, curve, rows, whole_value
 from torch import Tensor
-from training_helpers import Reports, plan
+from training_helpers import MUON_ROUNDING, Reports, plan
 
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig
@@ -131,7 +131,7 @@ def test_muon_and_adamw_move_parts_as_they_move_the_whole(tmp_path):
         for key, weight in ours.weights.items():
             moved = float((expected[kind].weights[key] - start[kind][key].detach()).norm())
             assert moved > 0, key
-            assert float((weight - expected[kind].weights[key]).norm()) < 1e-3 * moved, (name, key)
+            assert float((weight - expected[kind].weights[key]).norm()) < MUON_ROUNDING * moved, (name, key)
 
 
 @with_torch_operations

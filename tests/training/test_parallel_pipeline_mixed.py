@@ -144,4 +144,4 @@ def test_mixed_ways_compute_what_one_process_does(name: str, ranks: list[list[An
         for _, values, copies in outcomes[first::2]:
             found |= {key: value for key, value in values.items() if key not in copies}
         difference, where = worst_difference(found, one.gradients)
-        assert difference <= 3e-6, where
+        assert difference <= 5e-6, where

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bessemer.model.config import ModelConfig
+from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.batches import Batch
@@ -48,6 +49,11 @@ def new_model(dtype: torch.dtype = torch.float32, seed: int = 0, vocab_size: int
         qk_norm=True,
     )
     return Transformer(config, dtype).initialize(seed)
+
+
+MUON_ROUNDING = 1e-3 if resolve_dtype("auto", torch.device("cpu")) == torch.float32 else 3e-2
+"""Of the way that Muon moves a matrix: what sums in another order may change. It orthogonalises in bfloat16
+where the processor has it."""
 
 
 def plan(

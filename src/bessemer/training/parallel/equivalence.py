@@ -35,8 +35,8 @@ LOSS_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 1e-6
 """Of the largest entry of all gradients."""
 OWN_TOLERANCE = 1e-5
-"""Of the largest entry of a parameter's own gradient, which may be small beside those that it is a sum of. Sums
-in another order differ by up to 4e-6 in float32; the faults that were found so far by 1e-4 and more."""
+"""Of the largest entry of a parameter's own gradient, which may be small beside those that it is a sum of.
+Sums in another order differ by up to 4e-6 in float32; the faults that were found so far by 1e-4 and more."""
 _TIMEOUT_S = 120.0
 
 
