@@ -12,7 +12,7 @@ from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.batches import Batch
 
 config = ModelConfig(
-    vocab_size=128, hidden_size=256, intermediate_size=96, num_hidden_layers=1,
+    vocab_size=1024, hidden_size=256, intermediate_size=96, num_hidden_layers=1,
     num_attention_heads=4, num_key_value_heads=2, qk_norm=True,
 )
 digest = hashlib.sha256()
@@ -21,8 +21,8 @@ for dtype in (torch.float32, torch.bfloat16):
     model = Transformer(config, dtype).initialize(0)
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
-    tokens = torch.randint(0, 128, (1, 33))
-    documents, positions = (torch.arange(32) // 20)[None], (torch.arange(32) % 20)[None]
+    tokens = torch.randint(0, 1024, (8, 33))
+    documents, positions = (torch.arange(32) // 20).expand(8, -1), (torch.arange(32) % 20).expand(8, -1)
     batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), documents, positions)
     LanguageModeling().loss(model, batch).total.backward()
     for parameter in model.parameters():

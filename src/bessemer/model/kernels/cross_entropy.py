@@ -70,7 +70,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return d_hidden_SD, d_weight_VD.to(ctx.weight_dtype), None
 
 
-@njit(fastmath=MATHS, error_model="numpy")
+@njit(fastmath=MATHS, error_model="numpy", forceinline=True)
 def _log_probability(logits, target, weights, is_training):
     """`weights` is float32 room for one row. Overwrites the logits when training."""
     peak = highest(logits)

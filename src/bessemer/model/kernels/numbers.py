@@ -15,7 +15,11 @@ from numba.extending import intrinsic
 MATHS = {"contract", "reassoc", "nsz", "arcp"}
 """fastmath flags of every kernel. `reassoc` lets LLVM keep a row's sum in vector lanes: the order of
 the additions is fixed by the machine code, never by threads. NaN and infinity keep their meaning,
-since the training loop looks for them."""
+since the training loop looks for them.
+
+Functions with floats that kernels call are inlined by force. Left to itself, LLVM makes two of such a function,
+optimised once alone and once beside its caller, and a process that has just compiled it runs another of the two
+than one that finds it in the disk cache: with `reassoc` they add in other orders."""
 
 _LOG2_E = np.float32(1.4426950408889634)
 # ln 2 in two parts: the first has so few bits that its product with a whole number is exact
@@ -90,7 +94,7 @@ def where(typing_context, flag, a, b):
 
 
 # Without `reassoc`, which would join the two parts of ln 2.
-@njit(fastmath={"contract"})
+@njit(fastmath={"contract"}, forceinline=True)
 def exp(x):
     """e^x in float32, relative error below 1e-6, without branches so that loops over it vectorise.
 

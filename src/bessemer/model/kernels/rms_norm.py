@@ -50,7 +50,7 @@ def _chunks(num_rows: int) -> int:
     return -(-num_rows // _ROWS_PER_CHUNK)
 
 
-@njit(fastmath=MATHS, error_model="numpy")
+@njit(fastmath=MATHS, error_model="numpy", forceinline=True)
 def normalize_row(x, weight, out, eps):
     """out = weight * x / rms; returns 1 / rms. The normalised value is rounded to the element type
     before it is scaled, as transformers' LlamaRMSNorm does."""
@@ -66,7 +66,7 @@ def normalize_row(x, weight, out, eps):
     return inverse_rms
 
 
-@njit(fastmath=MATHS, error_model="numpy")
+@njit(fastmath=MATHS, error_model="numpy", forceinline=True)
 def normalize_row_backward(x, d_out, weight, inverse_rms, d_x, d_weight):
     """d_x = (d_n - n mean(d_n n)) / rms with n = x / rms and d_n = weight d_out: the part of the
     gradient along n cannot change n. Adds n d_out to d_weight."""

@@ -49,7 +49,7 @@ def softmax_backward_(d_p_NRS: Tensor, p_NRS: Tensor, scale: float) -> Tensor:
     return d_p_NRS
 
 
-@njit(fastmath=MATHS, error_model="numpy")
+@njit(fastmath=MATHS, error_model="numpy", forceinline=True)
 def _softmax_row(scores, visible, scale, weights):
     """`weights` is float32 room for one row."""
     peak = highest_visible(scores, visible)
