@@ -34,7 +34,7 @@ def apply_settings_to(rules: Sequence[Rule], settings: Mapping[str, bool | Bound
             elif rule.action == "edit":
                 faults.append(f"{name} removes text and has no bounds: set it on or off")
             else:
-                changed[name] = replace(rule, enabled=True, **setting.model_dump(exclude_none=True))
+                changed[name] = replace(rule, enabled=True, **setting.model_dump())
                 faults += _fault_of(changed[name])
     if faults:
         raise ConfigError("curate.rules: " + "; ".join(faults))
