@@ -60,7 +60,7 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
 
 
 def describe(rules: Iterable[Rule]) -> dict[str, dict[str, Any]]:
-    """Rules as plain data, for the ledger: name → description, min, max, enabled, action."""
+    """Rules as plain data, for the ledger: name → description, min, max, enabled, action, needs."""
     return {
         rule.name: {
             "description": rule.description,
@@ -68,6 +68,7 @@ def describe(rules: Iterable[Rule]) -> dict[str, dict[str, Any]]:
             "max": rule.max,
             "enabled": rule.enabled,
             "action": rule.action,
+            "needs": rule.needs,
         }
         for rule in rules
     }
