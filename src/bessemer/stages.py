@@ -94,7 +94,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             makes="documents",
             run="bessemer.curate.stage:curate",
             forecast="bessemer.curate.forecast:forecast",
-            format_version=3,
+            format_version=4,
         ),
         Stage(
             kind="tokenizer",

@@ -56,6 +56,27 @@ def test_documents_become_resources_named_relative_to_their_folder(tmp_path):
     assert str(tmp_path).encode() not in b"".join(page.block for page in records_of(output))
 
 
+def test_links_and_pipes_that_hold_no_file_are_named_with_the_reason(tmp_path):
+    corpus = make_corpus(tmp_path / "corpus")
+    (corpus / "gone.txt").symlink_to("nowhere.txt")
+    (corpus / "elsewhere").symlink_to(corpus / "deep", target_is_directory=True)
+    (corpus / "same.txt").symlink_to("b.txt")
+    os.mkfifo(corpus / "pipe.txt")
+    metrics, output = collect_path(tmp_path, str(corpus))
+    failures = failures_of(output)
+    assert failures["file:corpus/gone.txt"].startswith("broken link")
+    assert failures["file:corpus/elsewhere"].startswith("linked folder")
+    assert failures["file:corpus/pipe.txt"].startswith("no file")
+    assert metrics["pages"] == 4
+    assert metrics["failed"] == 4
+
+
+def test_an_empty_list_of_paths_is_an_error_and_not_the_built_in_corpus():
+    for nothing in ({"path": []}, {"urls": []}, {"path": ""}):
+        with pytest.raises(ValueError, match=r"needs .* to be given"):
+            CollectConfig.model_validate(nothing)
+
+
 def test_pages_carry_the_date_of_their_file_unless_the_config_names_one(tmp_path):
     (tmp_path / "a.txt").write_text("words")
     os.utime(tmp_path / "a.txt", (1_600_000_000, 1_600_000_000))

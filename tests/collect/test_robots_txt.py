@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bessemer.collect.path_patterns import compile_pattern, subject_of
 from bessemer.collect.robots_txt import parse_robots_txt
-from bessemer.collect.urls import canonical_url
+from bessemer.urls import canonical_url
 
 SITE = "http://a.test"
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bessemer.collect.crawl_config import TrapConfig
-from bessemer.collect.sessions import without_parameters
 from bessemer.collect.traps import date_shape, query_shape, trap_of
-from bessemer.collect.urls import canonical_url
+from bessemer.url_sessions import without_parameters
+from bessemer.urls import canonical_url
 
 DEFAULTS = TrapConfig()
 

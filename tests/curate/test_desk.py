@@ -68,6 +68,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("https://b.org/image", "image/png", b"\x89PNG"),
     ]
     write_pages(folder / "pages", pages)
+    (folder / "pages" / "scan ä.xyz").write_bytes(b"?")
     after = "{gopher.word_count: {min: 250}, c4.curly_bracket: {max: 9}}"
     for name, rules in (("before", "{}"), ("after", after)):
         recipe = folder / f"{name}.yaml"
@@ -79,6 +80,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def why(runs: Path, document: str, run: str = "before") -> dict[str, Any]:
     [record] = json.loads(invoke("why", run, document, "--json", "--runs-folder", runs))["records"]
     return record
+
+
+def test_a_page_is_found_by_another_spelling_of_its_url(runs: Path):
+    assert why(runs, "HTTPS://B.org:443/near?utm_source=mail#part")["url"] == "https://b.org/near"
+
+
+def test_what_gave_no_page_is_answered_with_the_reason_of_the_collect_stage(runs: Path):
+    for name in ("file:pages/scan%20%C3%A4.xyz", "file:pages/scan ä.xyz"):
+        with pytest.raises(BessemerError, match=r"stage 'collect' gave no page of it: unknown kind"):
+            why(runs, name)
 
 
 def test_why_holds_the_value_of_every_rule_as_the_definitions_give_it(runs: Path):

@@ -4,9 +4,13 @@ import time
 
 import pytest
 
+from bessemer.curate.config import CurateConfig
+from bessemer.curate.edits import MAX_SPANS
 from bessemer.curate.extraction import ExtractionFault, extract_html
 from bessemer.curate.extraction.preparation import MAX_OPTIONS
+from bessemer.curate.judge import judge
 from bessemer.curate.kernels.page_shape import page_shape
+from bessemer.curate.records import Candidate
 
 PROSE = "<p>" + "A paragraph that is long enough to be the content of the page. " * 4 + "</p>"
 BOUND_S = 5
@@ -70,3 +74,19 @@ def test_a_tag_with_a_hundred_thousand_attributes_is_dropped_by_name():
 def test_attributes_are_counted_as_the_standard_splits_them(tag: str, num_attributes: int):
     assert page_shape(tag).most_attributes == num_attributes
     assert page_shape(f"<p a>x{tag}<p b>").most_attributes == max(1, num_attributes)
+
+
+@pytest.mark.parametrize(("num_marks", "dropped_rule"), [(MAX_SPANS, None), (MAX_SPANS + 1, "edit.spans")])
+def test_a_text_with_too_many_spans_to_remove_is_dropped_by_name(num_marks: int, dropped_rule: str | None):
+    config = CurateConfig.model_validate(
+        {"languages": [], "rules": {"*": "off", "c4.citation_marks": "on"}, "near_duplicates": False}
+    )
+    candidates = [
+        Candidate("pages.warc", i, f"{i}", text=text)
+        for i, text in enumerate(("[1]" * num_marks + "x", "a[1]b"))
+    ]
+    many, few = judge(candidates, config).table.to_pylist()
+    assert many["dropped_rule"] == dropped_rule
+    assert many["c4.citation_marks"] == 3 * num_marks
+    assert len(many["edits"]) == (0 if dropped_rule else num_marks)
+    assert (few["verdict"], few["text"]) == ("kept", "ab")

@@ -63,9 +63,19 @@ def test_a_config_that_is_written_out_and_read_again_means_the_same():
     assert again.effective_rules() == config.effective_rules()
 
 
+def test_a_bound_of_null_is_taken_away_and_one_left_out_keeps_its_published_value():
+    config = CurateConfig.model_validate({"rules": {"gopher.word_count": {"min": 20, "max": None}}})
+    again = CurateConfig.model_validate_json(config.model_dump_json())
+    for rules in (config.effective_rules(), again.effective_rules()):
+        rule = next(rule for rule in rules if rule.name == "gopher.word_count")
+        assert (rule.min, rule.max) == (20, None)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"gopher.word_count": {"min": float("nan")}}, "finite number"),
+        ({"gopher.word_count": {"max": float("inf")}}, "finite number"),
         ({"gopher.mean_word_lenght": "off"}, "nearest: 'gopher.mean_word_length'"),
         ({"c4.citation_marks": {"max": 3}}, "has no bounds"),
         ({"gopher.mean_word_length": {"min": 20}}, "min 20 is above max 10"),

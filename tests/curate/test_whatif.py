@@ -115,6 +115,7 @@ def test_an_edit_rule_tells_that_its_verdicts_cannot_be_replayed(runs: tuple[Pat
     ("setting", "message"),
     [
         ("gopher.wordcount.min=5", "did you mean 'gopher.word_count'"),
+        ("languages=en", r"known: bigscience\.\*, c4\.\*, fineweb.* are no rules"),
         ("gopher.word_count", "write it as RULE.max=12"),
         ("gopher.word_count=5", "expected on or off"),
         ("gopher.word_count.min=x", "expected a number, got 'x'"),
@@ -128,6 +129,15 @@ def test_wrong_settings_are_refused_with_the_way_to_mend_them(
 ):
     with pytest.raises(ConfigError, match=message):
         what_if(runs[0], [setting])
+
+
+def test_a_pattern_leaves_rules_that_need_a_word_list_alone_as_in_a_recipe(runs: tuple[Path, Path]):
+    _, named = with_settings(recorded_rules(runs[0]), ["c4.*=on"])
+    assert named["c4.terminal_lines"].enabled
+    assert not named["c4.bad_words"].enabled
+    assert what_if(runs[0], ["c4.*=on"])["rules"]["c4.long_lines"]["after"]["enabled"]
+    with pytest.raises(BessemerError, match=r"did not measure c4\.bad_words"):
+        what_if(runs[0], ["c4.bad_words=on"])
 
 
 def test_a_rule_that_was_not_measured_is_named(runs: tuple[Path, Path], tmp_path: Path):

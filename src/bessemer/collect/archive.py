@@ -17,9 +17,9 @@ from bessemer.collect.reservations import Signal, first_reservation
 from bessemer.collect.robots import SiteRules
 from bessemer.collect.scope import LinkGate, Scope
 from bessemer.collect.sitemaps import Sitemap
-from bessemer.collect.urls import authority_of, canonical_url, origin_of
 from bessemer.collect.visit import Visit
 from bessemer.formats.warc_writer import Original, Revisit, WarcWriter, sha1_digest
+from bessemer.urls import authority_of, canonical_url, origin_of
 
 _SECONDS_PER_COMMIT = 10.0
 _MAX_LINKS_TRAP = "more links than max_links"

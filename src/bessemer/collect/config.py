@@ -101,6 +101,8 @@ class CollectConfig(Config):
             given = [name for name in _SOURCES if values.get(name)]
             if len(given) > 1:
                 raise ValueError(f"{' and '.join(given)} are both given; use one collect stage for each")
+            # An empty list is a slip that the check below names; it must not mean the built-in corpus.
+            given = given or [name for name in _SOURCES if values.get(name) is not None]
             values = {**values, "source": given[0]} if given else values
         if values.get("source") == "urls" and "max_pages" not in values:
             values = {**values, "max_pages": DEFAULT_MAX_PAGES}

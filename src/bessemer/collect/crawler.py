@@ -20,12 +20,12 @@ from bessemer.collect.frontier import CrawlProgress, Frontier
 from bessemer.collect.recrawl import PreviousCrawl
 from bessemer.collect.robots import Sites
 from bessemer.collect.scope import Scope
-from bessemer.collect.urls import canonical_url
 from bessemer.collect.visit import Visitor
 from bessemer.collect.window import Window
 from bessemer.errors import ConfigError
 from bessemer.formats.warc_writer import WarcHead, WarcWriter
 from bessemer.runner.context import StageContext
+from bessemer.urls import canonical_url
 
 
 @dataclass(frozen=True)

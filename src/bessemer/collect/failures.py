@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 FAILURES_NAME = "crawl.jsonl"
@@ -59,6 +60,17 @@ def first_failure(folder: Path) -> str | None:
     with path.open("rb") as file:
         line = json.loads(file.readline())
     return f"{line['url']}: {line['reason']}"
+
+
+def failure_of(folder: Path, urls: Collection[str]) -> str | None:
+    """Why a URL, in one of its spellings, gave no page; None when nothing is told of it."""
+    path = folder / FAILURES_NAME
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        told = map(json.loads, file)
+        reasons = (line["reason"] for line in told if line["url"] in urls and not line.get("kept", False))
+        return next(reasons, None)
 
 
 def count_failures(folder: Path, is_kept: bool = False) -> Counter[str]:

@@ -16,8 +16,8 @@ import httpcore
 from bessemer.collect.addresses import ForbiddenAddress, GuardedBackend
 from bessemer.collect.crawl_config import PROJECT_NOTE, CrawlConfig
 from bessemer.collect.politeness import HostTurns, LeaveAlone, retry_after_s
-from bessemer.collect.urls import authority_of, request_target
 from bessemer.formats.http_message import HttpResponse
+from bessemer.urls import authority_of, request_target
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 NOT_MODIFIED = 304

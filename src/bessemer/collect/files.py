@@ -68,7 +68,8 @@ class SourceFile:
 
 
 def find_source_files(patterns: tuple[str, ...], file_format: Format) -> list[SourceFile]:
-    """Every file that the patterns name, in the order of patterns, then of names.
+    """Every file that the patterns name, in the order of patterns, then of names; with its fault what is
+    none, such as a broken link.
 
     Hidden files are left out, and of folders that `datasets.save_to_disk` wrote, all but the data set's
     own tables; so are dataset cards, which give the licence of the files below them.
@@ -84,6 +85,9 @@ def find_source_files(patterns: tuple[str, ...], file_format: Format) -> list[So
             name = (root.resolve() / path.relative_to(root)).relative_to(base).as_posix()
             if name in found:
                 name = f"{number}/{name}"
+            if fault := _fault_of(path):
+                found[name] = SourceFile(path, name, "auto", fault=fault)
+                continue
             kind = file_format if file_format != "auto" else format_of(path.name)
             if kind == "auto" and path == root:
                 known = ", ".join(sorted(_EXTENSIONS))
@@ -94,6 +98,15 @@ def find_source_files(patterns: tuple[str, ...], file_format: Format) -> list[So
                 )
             found[name] = SourceFile(path, name, kind, licence)
     return list(found.values())
+
+
+def _fault_of(path: Path) -> str | None:
+    """Why what stands in a folder is no file to read; None for a file."""
+    if path.is_file():
+        return None
+    if path.is_dir():
+        return "linked folder: links to folders are not followed; name the folder in path:"
+    return "broken link: it leads nowhere" if path.is_symlink() else "no file: a pipe, socket or device"
 
 
 def format_of(name: str) -> Format:
@@ -179,10 +192,10 @@ def _expand(pattern: str) -> tuple[Path, list[Path]]:
     visible = {
         absolute
         for file in paths
-        if (absolute := file.absolute()).is_file()
+        if not ((absolute := file.absolute()).is_dir() and not absolute.is_symlink())
         and not any(part.startswith(".") for part in absolute.relative_to(path).parts)
     }
-    if not visible:
+    if not any(file.is_file() for file in visible):
         raise BessemerError(f"path {pattern!r} holds no files; give a folder, file or pattern that does")
     return path, sorted(visible, key=lambda file: file.relative_to(path).as_posix())
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
 from bessemer.collect.markup import tags_of
-from bessemer.collect.urls import canonical_url
 from bessemer.formats.http_message import HttpResponse
+from bessemer.urls import canonical_url
 
 _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 _MAX_SCANNED_BYTES = 16 << 20

@@ -7,7 +7,7 @@ hostile pattern holds.
 
 from dataclasses import dataclass
 
-from bessemer.collect.urls import escaped, request_target
+from bessemer.urls import escaped, request_target
 
 
 @dataclass(frozen=True)

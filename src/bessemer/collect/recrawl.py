@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bessemer.collect.urls import canonical_url
 from bessemer.errors import ConfigError
 from bessemer.formats.warc import WarcRecord, is_warc_name, read_warc
 from bessemer.formats.warc_writer import Original, sha1_digest
+from bessemer.urls import canonical_url
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS bodies (

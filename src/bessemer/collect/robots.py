@@ -10,8 +10,8 @@ from bessemer.collect.crawl_config import CrawlConfig
 from bessemer.collect.fetch import REDIRECTS, Exchange, Fetcher, FetchFailed, product_token
 from bessemer.collect.reservations import Signal, TdmFile, parse_tdm_file
 from bessemer.collect.robots_txt import RobotsTxt, parse_robots_txt
-from bessemer.collect.urls import canonical_url, origin_of
 from bessemer.formats.http_message import decode_body
+from bessemer.urls import canonical_url, origin_of
 
 _MAX_ROBOTS_BYTES = 500 * 1024
 """RFC 9309, section 2.5: at least 500 KiB are read."""

@@ -4,9 +4,9 @@ import re
 
 from bessemer.collect.crawl_config import CrawlConfig
 from bessemer.collect.frontier import Frontier
-from bessemer.collect.sessions import without_parameters
 from bessemer.collect.traps import date_shape, query_shape, trap_of
-from bessemer.collect.urls import host_of
+from bessemer.url_sessions import without_parameters
+from bessemer.urls import host_of
 
 
 class Scope:

@@ -14,9 +14,9 @@ from bessemer.collect.recrawl import Capture, PreviousCrawl
 from bessemer.collect.reservations import Signal, first_reservation, header_statements, meta_statements
 from bessemer.collect.robots import SiteRules, Sites
 from bessemer.collect.sitemaps import MAX_SITEMAP_BYTES, Sitemap, parse_sitemap
-from bessemer.collect.urls import authority_of
 from bessemer.errors import ConfigError
 from bessemer.formats.http_message import HttpResponse, decode_body
+from bessemer.urls import authority_of
 
 
 @dataclass(frozen=True)

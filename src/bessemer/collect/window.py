@@ -9,8 +9,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable
 
 from bessemer.collect.frontier import Entry
-from bessemer.collect.urls import authority_of
 from bessemer.collect.visit import Visit
+from bessemer.urls import authority_of
 
 _LOOKAHEAD_PER_SLOT = 64
 """URLs looked at for each request in flight."""

@@ -19,7 +19,8 @@ class CurateConfig(DuplicateConfig, LanguageConfig, ExtractionConfig):
 
     rules: Mapping[str, bool | Bounds] = {}
     """Changes to the rules in `curate.rules`: a name (or a pattern such as `fineweb.*`) → on, off, or
-    `{min: …, max: …}`. Variants only by a pattern with `@`: `gopher.*@datatrove`."""
+    `{min: …, max: …}`, where null takes a bound away. Variants only by a pattern with `@`:
+    `gopher.*@datatrove`."""
     bad_words: tuple[str, ...] = ()
     """What `c4.bad_words` counts: words and phrases, or the path of a file with one a line."""
     excerpt_characters: Count = Field(default=500, ge=0)

@@ -46,6 +46,10 @@ EDIT_VALUES = frozenset({_REMOVED_WORDS, *_DATATROVE_VALUES})
 """Dropping rules whose values are those of the text before any edit."""
 
 
+MAX_SPANS = 200_000
+"""Most spans of one text: each takes some 1.6 kB until it is written: 16 MB of `[]` would take 13 GB."""
+
+
 class Edit(NamedTuple):
     """A span to remove: code point offsets into the extracted text."""
 
@@ -60,7 +64,9 @@ class Edits(NamedTuple):
     values: dict[str, Column]
     """[documents] by rule: characters that each editing rule removes, enabled or not, and EDIT_VALUES."""
     edits: list[list[Edit]]
-    """Per document, the spans of the wanted rules, line by line."""
+    """Per document, the spans of the wanted rules, line by line; none where there are more than MAX_SPANS."""
+    num_spans: list[int]
+    """[documents]: how many spans there are."""
 
 
 def find_batch_edits(texts: Sequence[str], wanted: Collection[str], on_demand: Collection[str] = ()) -> Edits:
@@ -82,12 +88,19 @@ def find_batch_edits(texts: Sequence[str], wanted: Collection[str], on_demand: C
     values[_REMOVED_WORDS] = ratio(found.refinedweb_words[:, 0], found.refinedweb_words[:, 1])
     if any(name in _DATATROVE_VALUES for name in on_demand):
         values |= datatrove_c4_values(buffer, offsets)
-    rules, spans = found.rules.tolist(), found.spans.tolist()
     bounds = found.offsets.tolist()
     edits = [
-        [Edit(EDIT_RULES[rules[i]], *spans[i]) for i in range(start, end)] for start, end in pairwise(bounds)
+        [Edit(EDIT_RULES[rule], *span) for rule, span in zip(rules, spans, strict=True)]
+        for rules, spans in (_spans_between(found, start, end) for start, end in pairwise(bounds))
     ]
-    return Edits(values, edits)
+    return Edits(values, edits, [end - start for start, end in pairwise(bounds)])
+
+
+def _spans_between(found: line_edits.FoundEdits, start: int, end: int) -> tuple[list[int], list[list[int]]]:
+    """Rules and spans of one document; none of too many."""
+    if end - start > MAX_SPANS:
+        return [], []
+    return found.rules[start:end].tolist(), found.spans[start:end].tolist()
 
 
 def datatrove_c4_values(buffer: NDArray[np.uint8], offsets: NDArray[np.int64]) -> dict[str, Column]:

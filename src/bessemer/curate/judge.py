@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bessemer.curate.config import CurateConfig
 from bessemer.curate.dedup.fingerprints import Fingerprints, Subject, fingerprint, select_words
-from bessemer.curate.edits import Edit, find_batch_edits, remove_spans
+from bessemer.curate.edits import MAX_SPANS, Edit, find_batch_edits, remove_spans
 from bessemer.curate.language import Language, identify_languages
 from bessemer.curate.measure import measure
 from bessemer.curate.records import Candidate, Drop
@@ -52,6 +52,8 @@ class _Row:
     text: str = ""
     language: Language | None = None
     edits: Sequence[Edit] = ()
+    num_spans: int = 0
+    """Spans that editing rules would take out; of more than MAX_SPANS none is an edit."""
     failed: Sequence[Rule] = ()
     drop: Drop | None = None
 
@@ -88,8 +90,8 @@ def _edit(rows: Sequence[_Row], rules: Sequence[Rule], on_demand: Sequence[str])
     """Take the spans of the enabled rules out of the texts; the values of the texts before that."""
     enabled = [rule.name for rule in rules if rule.enabled and rule.action == "edit"]
     found = find_batch_edits([row.text for row in rows], enabled, on_demand)
-    for row, edits in zip(rows, found.edits, strict=True):
-        row.edits = edits
+    for row, edits, num_spans in zip(rows, found.edits, found.num_spans, strict=True):
+        row.edits, row.num_spans = edits, num_spans
         if edits:
             row.text = remove_spans(row.text, edits).strip("\n")
     return found.values
@@ -107,6 +109,8 @@ def _language_drop(row: _Row, config: CurateConfig) -> Drop | None:
 
 
 def _edit_drop(row: _Row) -> Drop | None:
+    if row.num_spans > MAX_SPANS:
+        return Drop("edit", "edit.spans", "more spans to remove", row.num_spans, "max", MAX_SPANS)
     return None if row.text.strip() else Drop("edit", "edit.empty", "nothing was left after the edits")
 
 

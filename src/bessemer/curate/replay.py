@@ -23,6 +23,7 @@ from bessemer.formats.ledger import read_rules, scan_ledger
 BEFORE_RULES = ("read", "extract", "language", "edit")
 """Stages that drop a document before the rules judge it."""
 _SWITCHES = {"on": True, "true": True, "off": False, "false": False}
+_SWITCH_ON = {"enabled": True}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class RecordedRule:
     max: float | None = None
     enabled: bool = True
     action: str = "drop"
+    needs: str | None = None
+    """The key of `curate` without which it cannot be switched on."""
 
     @property
     def judges(self) -> bool:
@@ -80,7 +83,8 @@ def with_settings(
     """All rules after the settings, and those among them that a setting names.
 
     A setting is `NAME.min=5`, `NAME.max=12`, `NAME=on` or `NAME=off`; a name may hold `*`, which matches
-    variants (`NAME@datatrove`) only with an `@`. New bounds also switch a rule on, as in a recipe.
+    variants (`NAME@datatrove`) only with an `@`. New bounds also switch a rule on, as in a recipe, and a
+    pattern that switches on leaves rules that need something else from the config as they are.
     Raises ConfigError that lists every fault.
     """
     changed = dict(rules)
@@ -91,7 +95,8 @@ def with_settings(
             pattern, change = _parse(setting, rules)
             names = [name for name in rules if _matches(name, pattern)]
             for name in names:
-                changed[name] = _apply(changed[name], change)
+                if not (change == _SWITCH_ON and rules[name].needs and name != pattern):
+                    changed[name] = _apply(changed[name], change)
             named |= dict.fromkeys(names)
         except ConfigError as error:
             faults.append(f"{setting}: {error}")
@@ -125,8 +130,14 @@ def _check_name(pattern: str, rules: Iterable[str]) -> None:
     if any(_matches(name, pattern) for name in names):
         return
     near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names)}"
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _families(names)
     raise ConfigError(f"the ledger has no rule {pattern!r}; {hint}")
+
+
+def _families(names: Iterable[str]) -> str:
+    families = sorted({name.partition(".")[0] for name in names})
+    known = ", ".join(f"{family}.*" for family in families)
+    return f"known: {known}; other settings of curation (languages, duplicates) are no rules: run again"
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -1,17 +1,19 @@
 """Why a document was kept or dropped, and where it ended: everything that a run knows about it."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import polars as pl
 
 from bessemer.curate.originals import Originals, edited_text, removed_texts
 from bessemer.curate.replay import RecordedRule, recorded_rules
-from bessemer.curate.whereabouts import document_rows, document_texts, token_ranges
+from bessemer.curate.whereabouts import document_rows, document_texts, sources_of, token_ranges
 from bessemer.errors import BessemerError
 from bessemer.formats.ledger import LEDGER_FIELDS, scan_ledger
+from bessemer.urls import canonical_url
 
 _MIN_PREFIX = 4
 _MAX_SHOWN = 5
@@ -34,29 +36,48 @@ def explain(artifact_folder: Path, document: str) -> dict[str, Any]:
     - `documents`: file and row of the documents; `tokens`: stage, split, file, start and end; both are
       empty where it did not get there.
 
-    Raises BessemerError, which names the nearest URLs, when there is none, or when a prefix fits several
-    ids.
+    Raises BessemerError when there is none, with the reason why no page of it was collected or else the
+    nearest URLs, and when a prefix fits several ids.
     """
     ledger = scan_ledger(artifact_folder)
-    rows = _find(ledger, document)
+    rows = _find(artifact_folder, ledger, document)
     desk = _Desk(artifact_folder, ledger)
     return {"document": document, "records": [desk.explain(row) for row in rows]}
 
 
-def _find(ledger: pl.LazyFrame, document: str) -> list[dict[str, Any]]:
+def _find(folder: Path, ledger: pl.LazyFrame, document: str) -> list[dict[str, Any]]:
     wanted = document.strip()
-    matches = (pl.col("id") == wanted) | (pl.col("url") == wanted)
+    spellings = _spellings(wanted)
+    matches = (pl.col("id") == wanted) | pl.col("url").is_in(spellings)
     if len(wanted) >= _MIN_PREFIX:
         matches = matches | pl.col("id").str.starts_with(wanted.lower())
 
     rows = ledger.filter(matches).collect().to_dicts()
     if not rows:
-        raise BessemerError(f"no record of {document!r} in the ledger.{_nearest(ledger, wanted)}")
+        reason = _reason_not_collected(folder, spellings) or f".{_nearest(ledger, wanted)}"
+        raise BessemerError(f"no record of {document!r} in the ledger{reason}")
     ids = sorted({row["id"] for row in rows})
-    if len(ids) > 1 and all(row["url"] != wanted for row in rows):
+    if len(ids) > 1 and all(row["url"] not in spellings for row in rows):
         listed = "\n  ".join(f"{row['id']}  {row['url']}" for row in rows[:_MAX_SHOWN])
         raise BessemerError(f"{document!r} is the start of {len(ids)} ids; give more digits:\n  {listed}")
     return rows
+
+
+def _spellings(url: str) -> list[str]:
+    """The URL as it is, and as crawls and files write it."""
+    scheme, colon, name = url.partition(":")
+    as_file = [f"file:{quote(unquote(name))}"] if scheme == "file" and colon else []
+    return list(dict.fromkeys([url, canonical_url(url) or url, *as_file]))
+
+
+def _reason_not_collected(folder: Path, urls: Sequence[str]) -> str | None:
+    """What the stages that collected the pages say of a URL that gave none."""
+    from bessemer.collect.failures import failure_of  # collect takes half a second to import
+
+    for artifact in sources_of(folder, "pages"):
+        if reason := failure_of(artifact.folder, urls):
+            return f": stage {artifact.folder.name!r} gave no page of it: {reason}"
+    return None
 
 
 def _nearest(ledger: pl.LazyFrame, wanted: str) -> str:

@@ -46,6 +46,20 @@ def test_a_survivor_that_is_itself_dropped_later_hands_over_to_the_last_survivor
     assert found.partner[2] == 1
 
 
+def test_spellings_of_one_url_are_one_page_and_other_urls_are_not(tmp_path: Path):
+    urls = [
+        "http://example.org/a",
+        "http://Example.ORG:80/a",
+        "http://example.org/./a#part",
+        "http://example.org/%61?utm_source=mail",
+        "http://example.org/a/",
+        "https://example.org/a",
+        "http://example.org/a?page=2",
+    ]
+    found = find([Document(words(seed), url) for seed, url in enumerate(urls)], tmp_path)
+    assert verdicts(found) == dict.fromkeys((1, 2, 3), ("duplicates.url", 0))
+
+
 def test_documents_that_are_no_captures_of_a_page_have_no_url_in_common(tmp_path: Path):
     found = find([Document(words(seed), None) for seed in range(5)], tmp_path)
     assert verdicts(found) == {}

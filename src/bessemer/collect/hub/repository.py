@@ -16,8 +16,8 @@ from bessemer.collect.hub.card import DatasetCard, card_of
 from bessemer.collect.hub.config import HubConfig
 from bessemer.collect.readers.rows import iso_date
 from bessemer.collect.transfer import Refused, Transfer
-from bessemer.collect.urls import origin_of
 from bessemer.errors import BessemerError
+from bessemer.urls import origin_of
 
 _MAX_ANSWER_BYTES = 64 << 20
 _MAX_PAGES = 2000

@@ -21,11 +21,13 @@ from bessemer.curate.kernels.normal_texts import normal_texts
 from bessemer.curate.kernels.substrings import line_keys, winnow, words_per_line
 from bessemer.curate.measure import Words
 from bessemer.curate.texts import pack
+from bessemer.urls import canonical_url
 
 URL_KEY, TEXT_KEY = slice(0, 2), slice(2, 4)
 SET_SIZE, NUM_CHARACTERS, LEAD, NUM_WORDS, NUM_LINES, NUM_PARAGRAPHS, NUM_SEEDS = range(4, 11)
 NUM_FACTS = 11
-"""Columns of `facts`. `URL_KEY`: zeros when the document is no capture of a page. `SET_SIZE`: shingles.
+"""Columns of `facts`. `URL_KEY`: of the canonical spelling; zeros when the document is no
+capture of a page. `SET_SIZE`: shingles.
 `LEAD`: characters that were stripped from the head of the text after its edits; a place in the text is
 that much further on before. The last four count what the row has in `words`, `lines`, `paragraph_*` and
 `seed_*`."""
@@ -68,7 +70,8 @@ def fingerprint(subjects: Sequence[Subject], words: Words, config: DuplicateConf
     facts = np.zeros((len(subjects), NUM_FACTS), np.uint64)
     for row, subject in enumerate(subjects):
         if subject.url is not None:
-            facts[row, URL_KEY] = _key(subject.url.encode("utf-8", "replace"))
+            url = canonical_url(subject.url) or subject.url
+            facts[row, URL_KEY] = _key(url.encode("utf-8", "replace"))
     if config.exact_duplicates:
         facts[:, TEXT_KEY] = text_keys(texts)
     facts[:, NUM_CHARACTERS] = [len(text) for text in texts]

@@ -1,11 +1,11 @@
 """What a rule is: a named value, and the bounds it must lie within (both inclusive)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from bessemer.config import Config
 
@@ -14,13 +14,22 @@ VARIANT = "@"
 """Parts a rule's name from the publication or tool whose definition it follows to the letter."""
 
 
-class Bounds(Config):
-    """New bounds for a rule; one that is left out keeps its published value."""
+_Threshold = Annotated[float, Field(allow_inf_nan=False)]
+"""No value is below or above NaN: such a rule would judge nothing, and not say so."""
 
-    min: float | None = None
+
+class Bounds(Config):
+    """New bounds for a rule; one that is left out keeps its published value, and null takes it away."""
+
+    min: _Threshold | None = None
     """Least value that is kept."""
-    max: float | None = None
+    max: _Threshold | None = None
     """Greatest value that is kept."""
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A bound that was left out must not come back as null, which means another thing.
+        return {name: bound for name, bound in write(self).items() if name in self.model_fields_set}
 
     @model_validator(mode="after")
     def _in_order(self) -> "Bounds":

@@ -34,7 +34,7 @@ def apply_settings_to(rules: Sequence[Rule], settings: Mapping[str, bool | Bound
             elif rule.action == "edit":
                 faults.append(f"{name} removes text and has no bounds: set it on or off")
             else:
-                changed[name] = replace(rule, enabled=True, **setting.model_dump(exclude_none=True))
+                changed[name] = replace(rule, enabled=True, **setting.model_dump())
                 faults += _fault_of(changed[name])
     if faults:
         raise ConfigError("curate.rules: " + "; ".join(faults))
@@ -60,7 +60,7 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
 
 
 def describe(rules: Iterable[Rule]) -> dict[str, dict[str, Any]]:
-    """Rules as plain data, for the ledger: name → description, min, max, enabled, action."""
+    """Rules as plain data, for the ledger: name → description, min, max, enabled, action, needs."""
     return {
         rule.name: {
             "description": rule.description,
@@ -68,6 +68,7 @@ def describe(rules: Iterable[Rule]) -> dict[str, dict[str, Any]]:
             "max": rule.max,
             "enabled": rule.enabled,
             "action": rule.action,
+            "needs": rule.needs,
         }
         for rule in rules
     }

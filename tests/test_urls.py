@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bessemer.collect.addresses import is_public
-from bessemer.collect.urls import canonical_url, host_of, origin_of, request_target
+from bessemer.urls import canonical_url, host_of, origin_of, request_target
 
 URLS = st.builds(
     "{}://{}{}{}".format,

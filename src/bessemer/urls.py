@@ -1,14 +1,14 @@
 """URLs: one canonical spelling for each page, so that no page is fetched twice.
 
 Follows the syntax-based and scheme-based normalisation of RFC 3986, section 6.2, and cuts session ids
-and campaign marks (see `sessions`). The order of query parameters is kept, since it may matter to the
+and campaign marks (see `url_sessions`). The order of query parameters is kept, since it may matter to the
 server.
 """
 
 import re
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
-from bessemer.collect.sessions import path_without_session, query_without_session
+from bessemer.url_sessions import path_without_session, query_without_session
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
