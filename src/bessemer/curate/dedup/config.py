@@ -41,9 +41,9 @@ class DuplicateConfig(Config):
     """Words in a shingle (FineWeb: 5)."""
     shingle_characters: Count | None = Field(default=None, gt=0)
     """Characters in a shingle, instead of words: for text without spaces, or as NeMo Curator does (24)."""
-    bands: Count | None = Field(default=None, gt=0)
+    bands: Count | None = Field(default=None, gt=0, le=1000)
     """Bands of the MinHash index (FineWeb: 14)."""
-    rows: Count | None = Field(default=None, gt=0)
+    rows: Count | None = Field(default=None, gt=0, le=100)
     """Hashes in a band (FineWeb: 8). A pair of similarity s is nominated with 1 - (1 - s^rows)^bands."""
     similarity: Literal["jaccard", "containment"] = "jaccard"
     """What is measured exactly on nominated pairs: |A ∩ B| over |A ∪ B|, or over the smaller set's size."""
