@@ -1,6 +1,7 @@
 """What is measured while training: utilisation, time left, groups, and the tools that take it too."""
 
 import json
+import math
 import sys
 from types import SimpleNamespace
 
@@ -83,6 +84,16 @@ def test_a_skipped_step_is_said_with_its_reason(tmp_path):
     watch.step(report(3, skipped=True, reason="loss 9 stands above 4"))
     assert said(context) == "step 3: loss 9 stands above 4, update skipped"
     assert [row["step"] for row in logged(context)] == [3]
+
+
+def test_a_loss_that_is_not_finite_is_null_since_json_has_no_word_for_it(tmp_path):
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    context, watch = watch_of(tmp_path)
+    watch.step(report(1, loss=math.nan, gradient_norm=math.inf, skipped=True, reason="not finite"))
+    (row,) = [json.loads(line, parse_constant=refuse) for line in context.metrics_path.open()]
+    assert (row["loss"], row["gradient_norm"], row["tokens"]) == (None, None, 64)
 
 
 def test_sinks_get_what_metrics_jsonl_gets(tmp_path):
@@ -241,6 +252,8 @@ def test_a_model_that_cannot_fit_is_refused_before_it_starts_with_the_mend(monke
         ({"schedule": {"warmup": 0.7, "decay": 0.5}}, "together more than all of it"),
         ({"batch_warmup": {"start_tokens": 9000, "steps": 5}}, "batch_warmup.start_tokens 9000 is more than"),
         ({"micro_batch_tokens": 100}, "less than one row of sequence_length 256"),
+        ({"optimizer": {"betas": [0.9, 1.5]}}, "betas.1\n  Input should be less than 1"),
+        ({"optimizer": {"learning_rate": math.inf}}, "learning_rate\n  Input should be a finite number"),
     ],
 )
 def test_settings_that_contradict_each_other_are_named_with_the_mend(values, message):
