@@ -12,7 +12,7 @@ from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, parameter_count
 from bessemer.training.config import TrainingConfig
 from bessemer.training.loop import StepReport
-from bessemer.training.memory import check_memory, estimate_memory
+from bessemer.training.memory import _group_free_bytes, check_memory, estimate_memory
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.layout import ParallelConfig
 from bessemer.training.peak import measured_flops, peak_of
@@ -240,6 +240,20 @@ def test_a_model_that_cannot_fit_is_refused_before_it_starts_with_the_mend(monke
     assert "lower micro_batch_tokens" in note
     monkeypatch.setattr("bessemer.training.memory.free_bytes", lambda device: 10**15)
     assert check_memory(TrainingConfig(), SHAPE, CPU) is None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_containers_limit_counts_and_its_cache_of_files_is_free(tmp_path, version):
+    names = {1: ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat")}
+    limit, used, parts = names.get(version, ("memory.max", "memory.current", "memory.stat"))
+    (tmp_path / "memory").mkdir()
+    assert _group_free_bytes(tmp_path) is None
+    (tmp_path / used).write_text("700\n")
+    (tmp_path / parts).write_text("anon 600\ninactive_file 100\ntotal_inactive_file 100\n")
+    (tmp_path / limit).write_text("1000\n")
+    assert _group_free_bytes(tmp_path) == 400
+    (tmp_path / limit).write_text("max\n")
+    assert _group_free_bytes(tmp_path) is None
 
 
 @pytest.mark.parametrize(
