@@ -280,6 +280,8 @@ def test_one_dial_derives_the_shape_and_every_size_can_be_set():
         model_config(ModelDial(depth=6, hidden_size=64, intermediate_size=100), 1000).intermediate_size == 100
     )
     assert model_config(ModelDial(depth=1, hidden_size=32), 1000).num_attention_heads == 1
+    wide = ModelDial(depth=1, hidden_size=32, num_attention_heads=2, num_key_value_heads=1, head_dim=24)
+    assert model_config(wide, 1000).head_dim == 24
 
 
 @pytest.mark.parametrize(
