@@ -10,6 +10,8 @@ import torch
 
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, parameter_count
+from bessemer.recipe import parse_recipe
+from bessemer.runner.identity import identify
 from bessemer.training.config import TrainingConfig
 from bessemer.training.loop import StepReport
 from bessemer.training.memory import _group_free_bytes, check_memory, estimate_memory
@@ -164,6 +166,15 @@ def test_tensorboard_files_hold_the_numbers(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 3.0), (2, 1.5)]
+
+
+def test_a_run_goes_on_when_another_tool_is_to_get_its_metrics():
+    keys = set()
+    for names in ("[]", "[tensorboard]"):
+        text = f"stages: [collect, curate, tokenizer, tokens, pretrain: {{report_to: {names}}}]"
+        plan = parse_recipe(text, "recipe.yaml").stages[-1]
+        keys.add(identify(plan, 1, {kind: [] for kind in plan.inputs}).key)
+    assert len(keys) == 1
 
 
 def test_the_peak_is_measured_once_and_kept(tmp_path, monkeypatch):
