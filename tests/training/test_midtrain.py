@@ -113,6 +113,8 @@ def test_shards_of_another_tokenizer_of_the_same_size_are_refused(inputs, tmp_pa
             "in the order of `after`",
         ),
         ({"micro_batches": 2, "micro_batch_tokens": 512}, "two ways to say the same"),
+        ({"mixture": {"web": 5000.0, "code": 1.0}}, "mixture: code has less than one row in 1,024"),
+        ({"sample_prompts": ["The", ""]}, "sample_prompts: an empty text has nothing to continue"),
     ],
 )
 def test_contradictions_are_named(values, message):
@@ -209,6 +211,18 @@ def test_the_average_is_what_is_exported(inputs, tmp_path):
     pretrain(BASE, plain)
     assert torch.equal(models["last"].embedding, load_model(plain.output).embedding)
     assert not torch.equal(models["average"].embedding, models["last"].embedding)
+
+
+def test_milestones_hold_the_weights_that_are_exported(inputs, tmp_path):
+    models = {}
+    for average in (None, AverageConfig(decay=0.9, export="last"), AverageConfig(decay=0.9)):
+        every = Cadence(log=1, check=3, checkpoint=2, milestone=2)
+        context = stage_context(tmp_path / str(average), *inputs)
+        pretrain(BASE.model_copy(update={"average": average, "every": every}), context)
+        name = average.export if average else "plain"
+        models[name] = load_model(context.output / "milestones" / "step-00000004").embedding
+    assert torch.equal(models["last"], models["plain"])
+    assert not torch.equal(models["average"], models["plain"])
 
 
 def early_stop(tmp_path, **values):

@@ -117,6 +117,7 @@ def train(
         beside=write_folder,
         milestones=milestones,
         ranks=ranks,
+        exported=config.average.export if config.average is not None else "average",
     )
     plan = Plan(
         objective=objective,
