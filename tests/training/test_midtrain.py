@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig
@@ -245,6 +246,22 @@ def test_the_best_weights_are_kept_and_the_run_stops_after_its_patience(tmp_path
     resumed = early_stop(tmp_path, patience=2)
     resumed.from_json(json.loads(json.dumps(stop.to_json())))
     assert resumed.should_stop()
+
+
+def test_after_a_rewind_the_best_weights_are_those_of_the_best_value(tmp_path):
+    """A better validation in between has overwritten the file, and is gone with the data left out."""
+    stop, model = early_stop(tmp_path), tiny_model()
+    stop.saw({"score": 2.0}, model.state_dict())
+    at_checkpoint = json.loads(json.dumps(stop.to_json()))
+    stop.from_json(at_checkpoint)
+    assert stop.best == {"score": 2.0}
+    stop.saw({"score": 1.0}, model.state_dict())
+    stop.from_json(at_checkpoint)
+    with torch.no_grad():
+        model.final_norm.fill_(7.0)
+    stop.saw({"score": 3.0}, model.state_dict())
+    assert stop.best == {"score": 3.0}
+    assert load_file(stop.path)["final_norm"][0].item() == 7.0
 
 
 def test_a_gain_too_small_to_count_is_no_new_best(tmp_path):
