@@ -139,6 +139,19 @@ def test_midtraining_extends_positions_anneals_and_keeps_milestones(inputs, tmp_
     assert "% padding" in said(context)
 
 
+@pytest.mark.parametrize("changes", [{}, {"sequence_length": 32, "rope_theta": 5e4}])
+def test_learnt_positions_cannot_be_extended(inputs, tmp_path, changes):
+    shape = ModelConfig(
+        family="gpt2", vocab_size=290, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=48,
+    )  # fmt: skip
+    model = Transformer(shape).initialize(0)
+    save_model(model, tmp_path / "gpt2", tokenizer_folder=inputs[0].folder, generation={}, card="")
+    context = stage_context(tmp_path, *inputs[:-1], artifact(tmp_path / "gpt2", "model"))
+    with pytest.raises(BessemerError, match="learnt vectors for 48 positions"):
+        midtrain(MID.model_copy(update=changes), context)
+
+
 def test_a_longer_table_of_positions_leaves_what_the_model_computes_alone(tmp_path):
     model = tiny_model()
     save_model(model, tmp_path, tokenizer_folder=None, generation={}, card="")
