@@ -224,6 +224,13 @@ def test_a_model_with_fewer_embeddings_than_the_tokenizer_has_tokens_is_refused(
             stage(config, stage_context(tmp_path / "work", *others.values()))
 
 
+def test_a_sample_prompt_without_room_for_an_answer_is_refused_before_training(inputs, tmp_path):
+    context = stage_context(tmp_path, *inputs.values())
+    with pytest.raises(BessemerError, match=r"sample_prompts: 'x{30}…' has 200 tokens and leaves no room"):
+        pretrain(PRETRAIN.model_copy(update={"sample_prompts": ("The", "x" * 200)}), context)
+    assert not context.metrics_path.exists()
+
+
 def test_weights_that_are_not_finite_at_the_end_name_the_mend(inputs, tmp_path):
     config = PRETRAIN.model_copy(update={"optimizer": OptimizerConfig(kind="adamw", learning_rate=1e38)})
     with pytest.raises(BessemerError, match=r"weights that are not finite.*lower optimizer\.learning_rate"):
