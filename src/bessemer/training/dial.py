@@ -64,4 +64,5 @@ def model_config(dial: ModelDial, vocab_size: int) -> ModelConfig:
     }
     # Left out where the model's shape has a default of its own.
     own = {"head_dim": dial.head_dim, "intermediate_size": dial.intermediate_size}
-    return ModelConfig(**given, **{name: value for name, value in own.items() if value is not None})
+    given |= {name: value for name, value in own.items() if value is not None}
+    return ModelConfig(**given)
