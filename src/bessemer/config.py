@@ -75,9 +75,9 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 """A size in bytes; the recipe may write 2GiB."""
 
 
-LAYOUT_KEYS = ("parallel",)
-"""Keys of a stage's config that say how its work is shared out among processes. They are no part of what
-decides an artifact: a run that was begun with one layout goes on with another."""
+FREE_KEYS = ("parallel", "report_to")
+"""Keys of a stage's config that say how its work is shared out among processes, and which tools are told of
+it. They are no part of what decides an artifact: a run that was begun with others goes on."""
 
 
 class Config(BaseModel):

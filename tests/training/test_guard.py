@@ -77,6 +77,17 @@ def test_after_a_change_of_data_the_level_is_learnt_anew():
     assert not guard.judge(5.0, 1.0).is_bad
 
 
+def test_harder_data_after_a_change_is_not_taken_for_divergence():
+    guard = Guard(GuardConfig(diverged_after=5))
+    feed(guard, [1.0, 0.9])
+    guard.forget_recent()
+    feed(guard, [3.0] * 20)
+    guard.check(22)
+    feed(guard, [9.0] * 5)
+    with pytest.raises(BessemerError, match="diverged"):
+        guard.check(27)
+
+
 def test_a_loss_that_stays_far_above_the_first_stops_the_run_and_names_the_mend():
     guard = Guard(GuardConfig(diverged_after=5))
     feed(guard, [3.0, 2.0, *([9.0] * 5)])
@@ -96,6 +107,16 @@ def test_batches_left_out_shift_those_after_them(tmp_path):
     expected = [0, 1, 4, 8, 9]
     assert [order.number(step) for step in range(5)] == expected
     assert [DataOrder(tmp_path).number(step) for step in range(5)] == expected
+
+
+def test_batches_left_out_twice_count_once(tmp_path):
+    """A second rewind goes further back than the first when the checkpoint between them is damaged."""
+    order = DataOrder(tmp_path)
+    order.skip_to(4, 5)
+    order.skip_to(2, 8)
+    assert [order.number(step) for step in range(5)] == [0, 1, 9, 10, 11]
+    order.skip_to(0, 3)  # ends inside the second
+    assert [order.number(step) for step in range(3)] == [9, 10, 11]
 
 
 class Poisoned:

@@ -7,7 +7,10 @@ from torch import Tensor
 from training_helpers import Reports, new_model, plain_batch, plan, random_batches, run, weights
 
 from bessemer.errors import BessemerError
+from bessemer.model.config import MixtureConfig
+from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum
+from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.batches import IGNORE, row_of_conversations, stack_rows
 from bessemer.training.guard import GuardConfig
 from bessemer.training.loop import clip_gradients
@@ -113,6 +116,24 @@ def test_a_step_that_is_not_finite_is_skipped_and_leaves_no_trace(tmp_path):
     assert states[0] != states[1]
     assert states[3] != states[4]
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_tokens_of_a_skipped_step_do_not_move_the_choice_of_experts(tmp_path):
+    experts = MixtureConfig(
+        num_experts=4, experts_per_token=2, expert_size=16, shared_size=16, scores="sigmoid", balance_rate=0.1
+    )
+    shape = new_model().config.model_copy(update={"mixture": experts})
+
+    class BadAtOne(LanguageModeling):
+        def loss(self, model, batch):
+            loss = super().loss(model, batch)
+            return LossSum(loss.total * (math.nan if len(left) == 1 else 1.0))
+
+    model, left = Transformer(shape).initialize(0), []
+    reports = Reports(lambda report: left.append(model.blocks[0].mixture.load_X))
+    result, _ = run(model, replace(plan(3), objective=BadAtOne()), tmp_path, reports)
+    assert result.skipped_steps == [1]
+    assert left == [None, None, None], "the next step's biases move by its own tokens"
 
 
 def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped_too(tmp_path):

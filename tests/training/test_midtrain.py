@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig
@@ -113,6 +114,8 @@ def test_shards_of_another_tokenizer_of_the_same_size_are_refused(inputs, tmp_pa
             "in the order of `after`",
         ),
         ({"micro_batches": 2, "micro_batch_tokens": 512}, "two ways to say the same"),
+        ({"mixture": {"web": 5000.0, "code": 1.0}}, "mixture: code has less than one row in 1,024"),
+        ({"sample_prompts": ["The", ""]}, "sample_prompts: an empty text has nothing to continue"),
     ],
 )
 def test_contradictions_are_named(values, message):
@@ -134,6 +137,19 @@ def test_midtraining_extends_positions_anneals_and_keeps_milestones(inputs, tmp_
     assert milestone.config == shape
     assert not torch.equal(milestone.embedding, load_model(context.output).embedding)
     assert "% padding" in said(context)
+
+
+@pytest.mark.parametrize("changes", [{}, {"sequence_length": 32, "rope_theta": 5e4}])
+def test_learnt_positions_cannot_be_extended(inputs, tmp_path, changes):
+    shape = ModelConfig(
+        family="gpt2", vocab_size=290, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=48,
+    )  # fmt: skip
+    model = Transformer(shape).initialize(0)
+    save_model(model, tmp_path / "gpt2", tokenizer_folder=inputs[0].folder, generation={}, card="")
+    context = stage_context(tmp_path, *inputs[:-1], artifact(tmp_path / "gpt2", "model"))
+    with pytest.raises(BessemerError, match="learnt vectors for 48 positions"):
+        midtrain(MID.model_copy(update=changes), context)
 
 
 def test_a_longer_table_of_positions_leaves_what_the_model_computes_alone(tmp_path):
@@ -211,6 +227,18 @@ def test_the_average_is_what_is_exported(inputs, tmp_path):
     assert not torch.equal(models["average"].embedding, models["last"].embedding)
 
 
+def test_milestones_hold_the_weights_that_are_exported(inputs, tmp_path):
+    models = {}
+    for average in (None, AverageConfig(decay=0.9, export="last"), AverageConfig(decay=0.9)):
+        every = Cadence(log=1, check=3, checkpoint=2, milestone=2)
+        context = stage_context(tmp_path / str(average), *inputs)
+        pretrain(BASE.model_copy(update={"average": average, "every": every}), context)
+        name = average.export if average else "plain"
+        models[name] = load_model(context.output / "milestones" / "step-00000004").embedding
+    assert torch.equal(models["last"], models["plain"])
+    assert not torch.equal(models["average"], models["plain"])
+
+
 def early_stop(tmp_path, **values):
     shapes = {name: tuple(tensor.shape) for name, tensor in tiny_model().state_dict().items()}
     return EarlyStop(EarlyStopConfig(**values), "score", tmp_path / "best.safetensors", shapes)
@@ -231,6 +259,22 @@ def test_the_best_weights_are_kept_and_the_run_stops_after_its_patience(tmp_path
     resumed = early_stop(tmp_path, patience=2)
     resumed.from_json(json.loads(json.dumps(stop.to_json())))
     assert resumed.should_stop()
+
+
+def test_after_a_rewind_the_best_weights_are_those_of_the_best_value(tmp_path):
+    """A better validation in between has overwritten the file, and is gone with the data left out."""
+    stop, model = early_stop(tmp_path), tiny_model()
+    stop.saw({"score": 2.0}, model.state_dict())
+    at_checkpoint = json.loads(json.dumps(stop.to_json()))
+    stop.from_json(at_checkpoint)
+    assert stop.best == {"score": 2.0}
+    stop.saw({"score": 1.0}, model.state_dict())
+    stop.from_json(at_checkpoint)
+    with torch.no_grad():
+        model.final_norm.fill_(7.0)
+    stop.saw({"score": 3.0}, model.state_dict())
+    assert stop.best == {"score": 3.0}
+    assert load_file(stop.path)["final_norm"][0].item() == 7.0
 
 
 def test_a_gain_too_small_to_count_is_no_new_best(tmp_path):

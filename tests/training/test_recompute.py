@@ -1,7 +1,5 @@
 """Recomputation and compilation of blocks: equal gradients, less kept, and a way without a compiler."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -102,6 +100,20 @@ def test_without_a_compiler_one_line_is_said_and_training_goes_on(monkeypatch):
     assert all(torch.equal(reference[name], found[name]) for name in reference)
 
 
+def test_only_training_is_compiled_for_validations_and_samples_have_ever_other_shapes(monkeypatch):
+    calls = []
+    monkeypatch.setattr(compiled_module, "_why_not", lambda: None)
+    monkeypatch.setattr(torch, "compile", lambda run, **options: lambda *a: calls.append(1) or run(*a))
+    model = tiny_model()
+    model.around_block = compiled(print)
+    token_ids = torch.ones(1, 4, dtype=torch.long)
+    with torch.no_grad():
+        model(token_ids)
+    assert not calls
+    model(token_ids)
+    assert calls
+
+
 def test_a_block_that_cannot_be_compiled_runs_as_it_is(monkeypatch):
     said = []
 
@@ -109,7 +121,7 @@ def test_a_block_that_cannot_be_compiled_runs_as_it_is(monkeypatch):
         raise RuntimeError("cannot trace")
 
     monkeypatch.setattr(compiled_module, "_why_not", lambda: None)
-    monkeypatch.setattr(compiled_module, "torch", SimpleNamespace(compile=lambda f, **options: broken))
+    monkeypatch.setattr(compiled_module.torch, "compile", lambda f, **options: broken)
     around = compiled(said.append)
     reference, found = work(None)[0], work(around)[0]
     assert said == ["compile: failed (RuntimeError: cannot trace); training goes on without"]

@@ -9,7 +9,8 @@ import pytest
 
 from bessemer.errors import BessemerError
 from bessemer.formats.jsonl import write_jsonl
-from bessemer.model.folder import load_model
+from bessemer.model.folder import load_model, save_model
+from bessemer.model.transformer import Transformer
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import train_bpe
 from bessemer.tokenization.tokens_stage import TokensConfig, encode_tokens
@@ -205,6 +206,37 @@ def test_rows_longer_than_the_model_knows_positions_are_refused(inputs, tmp_path
             )
 
 
+@pytest.mark.parametrize("stage", [pretrain, sft, dpo])
+def test_a_model_that_does_not_fit_the_memory_is_refused_by_every_stage(stage, inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("bessemer.training.memory.free_bytes", lambda device: 1000)
+    config = {pretrain: PRETRAIN, sft: SFT, dpo: DPO}[stage]
+    with pytest.raises(BessemerError, match="the model does not fit"):
+        stage(config, stage_context(tmp_path, *inputs.values()))
+
+
+def test_a_model_with_fewer_embeddings_than_the_tokenizer_has_tokens_is_refused(inputs, tmp_path):
+    small = Transformer(model_config(DIAL, vocab_size=270)).initialize(0)
+    folder = tmp_path / "small"
+    save_model(small, folder, tokenizer_folder=inputs["tokenizer"].folder, generation={}, card="")
+    others = {**inputs, "model": artifact(folder, "model", "base")}
+    for stage, config in ((sft, SFT), (dpo, DPO)):
+        with pytest.raises(BessemerError, match="the tokenizer has 280 tokens and the model 270 embeddings"):
+            stage(config, stage_context(tmp_path / "work", *others.values()))
+
+
+def test_a_sample_prompt_without_room_for_an_answer_is_refused_before_training(inputs, tmp_path):
+    context = stage_context(tmp_path, *inputs.values())
+    with pytest.raises(BessemerError, match=r"sample_prompts: 'x{30}…' has 200 tokens and leaves no room"):
+        pretrain(PRETRAIN.model_copy(update={"sample_prompts": ("The", "x" * 200)}), context)
+    assert not context.metrics_path.exists()
+
+
+def test_weights_that_are_not_finite_at_the_end_name_the_mend(inputs, tmp_path):
+    config = PRETRAIN.model_copy(update={"optimizer": OptimizerConfig(kind="adamw", learning_rate=1e38)})
+    with pytest.raises(BessemerError, match=r"weights that are not finite.*lower optimizer\.learning_rate"):
+        pretrain(config, stage_context(tmp_path, *inputs.values()))
+
+
 def test_a_conversation_that_does_not_fit_a_row_is_refused_not_cut(inputs, tmp_path):
     with pytest.raises(BessemerError, match=r"a row holds 16: raise sequence_length"):
         sft(SFT.model_copy(update={"sequence_length": 16}), stage_context(tmp_path, *inputs.values()))
@@ -280,6 +312,8 @@ def test_one_dial_derives_the_shape_and_every_size_can_be_set():
         model_config(ModelDial(depth=6, hidden_size=64, intermediate_size=100), 1000).intermediate_size == 100
     )
     assert model_config(ModelDial(depth=1, hidden_size=32), 1000).num_attention_heads == 1
+    wide = ModelDial(depth=1, hidden_size=32, num_attention_heads=2, num_key_value_heads=1, head_dim=24)
+    assert model_config(wide, 1000).head_dim == 24
 
 
 @pytest.mark.parametrize(

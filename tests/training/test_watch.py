@@ -1,6 +1,7 @@
 """What is measured while training: utilisation, time left, groups, and the tools that take it too."""
 
 import json
+import math
 import sys
 from types import SimpleNamespace
 
@@ -9,9 +10,11 @@ import torch
 
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig, parameter_count
+from bessemer.recipe import parse_recipe
+from bessemer.runner.identity import identify
 from bessemer.training.config import TrainingConfig
 from bessemer.training.loop import StepReport
-from bessemer.training.memory import check_memory, estimate_memory
+from bessemer.training.memory import _group_free_bytes, check_memory, estimate_memory
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.layout import ParallelConfig
 from bessemer.training.peak import measured_flops, peak_of
@@ -85,6 +88,16 @@ def test_a_skipped_step_is_said_with_its_reason(tmp_path):
     assert [row["step"] for row in logged(context)] == [3]
 
 
+def test_a_loss_that_is_not_finite_is_null_since_json_has_no_word_for_it(tmp_path):
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    context, watch = watch_of(tmp_path)
+    watch.step(report(1, loss=math.nan, gradient_norm=math.inf, skipped=True, reason="not finite"))
+    (row,) = [json.loads(line, parse_constant=refuse) for line in context.metrics_path.open()]
+    assert (row["loss"], row["gradient_norm"], row["tokens"]) == (None, None, 64)
+
+
 def test_sinks_get_what_metrics_jsonl_gets(tmp_path):
     class Kept:
         def __init__(self):
@@ -153,6 +166,15 @@ def test_tensorboard_files_hold_the_numbers(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 3.0), (2, 1.5)]
+
+
+def test_a_run_goes_on_when_another_tool_is_to_get_its_metrics():
+    keys = set()
+    for names in ("[]", "[tensorboard]"):
+        text = f"stages: [collect, curate, tokenizer, tokens, pretrain: {{report_to: {names}}}]"
+        plan = parse_recipe(text, "recipe.yaml").stages[-1]
+        keys.add(identify(plan, 1, {kind: [] for kind in plan.inputs}).key)
+    assert len(keys) == 1
 
 
 def test_the_peak_is_measured_once_and_kept(tmp_path, monkeypatch):
@@ -231,6 +253,20 @@ def test_a_model_that_cannot_fit_is_refused_before_it_starts_with_the_mend(monke
     assert check_memory(TrainingConfig(), SHAPE, CPU) is None
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_containers_limit_counts_and_its_cache_of_files_is_free(tmp_path, version):
+    names = {1: ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat")}
+    limit, used, parts = names.get(version, ("memory.max", "memory.current", "memory.stat"))
+    (tmp_path / "memory").mkdir()
+    assert _group_free_bytes(tmp_path) is None
+    (tmp_path / used).write_text("700\n")
+    (tmp_path / parts).write_text("anon 600\ninactive_file 100\ntotal_inactive_file 100\n")
+    (tmp_path / limit).write_text("1000\n")
+    assert _group_free_bytes(tmp_path) == 400
+    (tmp_path / limit).write_text("max\n")
+    assert _group_free_bytes(tmp_path) is None
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -241,6 +277,8 @@ def test_a_model_that_cannot_fit_is_refused_before_it_starts_with_the_mend(monke
         ({"schedule": {"warmup": 0.7, "decay": 0.5}}, "together more than all of it"),
         ({"batch_warmup": {"start_tokens": 9000, "steps": 5}}, "batch_warmup.start_tokens 9000 is more than"),
         ({"micro_batch_tokens": 100}, "less than one row of sequence_length 256"),
+        ({"optimizer": {"betas": [0.9, 1.5]}}, "betas.1\n  Input should be less than 1"),
+        ({"optimizer": {"learning_rate": math.inf}}, "learning_rate\n  Input should be a finite number"),
     ],
 )
 def test_settings_that_contradict_each_other_are_named_with_the_mend(values, message):

@@ -222,3 +222,10 @@ def balance_experts(model: nn.Module, total: Total = own_total) -> None:
         direction_X = (load_X.mean() - load_X).sign()
         mixture.selection_bias.add_(direction_X, alpha=mixture.mixture.balance_rate)
         mixture.load_X = None
+
+
+def forget_loads(model: nn.Module) -> None:
+    """Leave out the tokens counted since the last call of `balance_experts`: their update is not taken."""
+    for module in model.modules():
+        if isinstance(module, Mixture):
+            module.load_X = None

@@ -133,13 +133,19 @@ class SavedWeights:
                     yield name, number, file.get_slice(name)[box]
 
 
-def write_streamed(path: Path, shapes: Mapping[str, Sequence[int]], weights: Mapping[str, Tensor]) -> None:
-    """Write float32 tensors of the given shapes to a safetensors file, which appears when it is whole. They
-    are asked for in the order of `shapes`, and one is held at a time.
+def write_streamed(
+    path: Path,
+    shapes: Mapping[str, Sequence[int]],
+    weights: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write float32 tensors of the given shapes, and `metadata`, to a safetensors file, which appears when it
+    is whole. The tensors are asked for in the order of `shapes`, and one is held at a time.
 
     Format: the header's length in 8 bytes, the header in JSON, then the numbers of one tensor after the other
     (https://github.com/huggingface/safetensors, "Format")."""
-    header, end = {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(metadata or {})}
+    end = 0
     for name, shape in shapes.items():
         start, end = end, end + 4 * prod(shape)
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}

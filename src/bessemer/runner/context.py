@@ -6,6 +6,7 @@ until the stage completes), and returns a flat dict of numbers for the manifest.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,12 @@ class StageContext:
 
 
 def append_metrics(path: Path, row: Metrics) -> None:
-    """Append one JSON line."""
+    """Append one JSON line. Numbers that are not finite become null: JSON has no word for them, and a text
+    would change the type of a column for those who read the file as a table."""
+    plain = {name: None if _is_odd(value) else value for name, value in row.items()}
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(json.dumps(plain, allow_nan=False) + "\n")
+
+
+def _is_odd(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

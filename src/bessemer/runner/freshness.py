@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bessemer.config import LAYOUT_KEYS
+from bessemer.config import FREE_KEYS
 from bessemer.runner.manifest import Manifest
 
-_OWN_KEYS = ("name", "from", *LAYOUT_KEYS)
+_OWN_KEYS = ("name", "from", *FREE_KEYS)
 """Options of a stage that are not part of the config that decides its artifact."""
 
 

@@ -18,9 +18,9 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
@@ -97,15 +97,18 @@ class Checkpoints:
         beside: Beside | None = None,
         milestones: "Milestones | None" = None,
         ranks: Ranks | None = None,
+        exported: Literal["average", "last"] = "average",
     ) -> None:
-        """`beside` writes the model folder that goes into each checkpoint; `ranks` are the processes that
-        save and load together, default: this one alone."""
+        """`beside` writes the model folder that goes into each checkpoint, with the average of the weights
+        where there is one and it is `exported`; `ranks` are the processes that save and load together,
+        default: this one alone."""
         self._folder = folder
         self._keep = keep
         self._say = say
         self._beside = beside
         self._milestones = milestones
         self._ranks = ranks or Alone()
+        self._written = ("model", "average") if exported == "average" else ("model",)
         self._snapshot = Snapshot()
         self._writer = Background("checkpoint")
         self._has_failed = False
@@ -200,9 +203,11 @@ class Checkpoints:
         """Make the saved parts a checkpoint, and delete those that are too old."""
         (partial / MEMORY).write_text(notes)
         if self._beside is not None:
-            weights: Mapping[str, Tensor] = {**state["model"], **state.get("average", {})}
+            weights: Mapping[str, Tensor] = {
+                name: value for part in self._written for name, value in state.get(part, {}).items()
+            }
             if self._ranks.writers is not None:
-                weights = _CheckpointWeights(partial)
+                weights = _CheckpointWeights(partial, self._written)
             self._beside(weights, partial / MODEL_FOLDER)
             if self._milestones is not None:
                 self._milestones.keep(step, partial / MODEL_FOLDER)
@@ -294,14 +299,15 @@ def _load_state(state: dict[str, Any], folder: Path) -> None:
 
 
 class _CheckpointWeights(Mapping[str, Tensor]):
-    """The weights that were saved by several processes, the averages where there are any, read back from
+    """The weights that were saved by several processes, or their averages, read back from
     their files one at a time: nothing is sent while training goes on."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parts: Sequence[str]) -> None:
+        """Of a weight that is in several `parts`, the last one's is taken."""
         self._folder = folder
         self._saved: dict[str, tuple[str, TensorStorageMetadata]] = {}
         saved = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
-        for wanted in ("model", "average"):
+        for wanted in parts:
             for key, value in saved.items():
                 part, _, name = key.partition(".")
                 if part == wanted and isinstance(value, TensorStorageMetadata):

@@ -36,7 +36,8 @@ class _Compiled:
         self._has_failed = False
 
     def __call__(self, block: Any, *inputs: Any) -> Tensor:
-        if self._has_failed:
+        # Validations and samples come in ever other shapes, and each would be compiled anew.
+        if self._has_failed or not torch.is_grad_enabled():
             return plain(block, *inputs)
         try:
             with torch_operations():

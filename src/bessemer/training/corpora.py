@@ -19,7 +19,7 @@ from bessemer.training.batches import Batch, DocumentRows, rng, stack_rows
 from bessemer.training.config import TrainingConfig
 from bessemer.training.early_stop import EarlyStopConfig
 from bessemer.training.execute import TrainingData
-from bessemer.training.mixture import MixStage, Mixture, RowSource
+from bessemer.training.mixture import PERIOD, MixStage, Mixture, RowSource, shares
 from bessemer.training.packed_documents import PackedDocuments
 from bessemer.training.parallel.ranks import Share
 
@@ -66,12 +66,27 @@ class CorpusConfig(TrainingConfig):
                 problems.append(f"{name}: weights are numbers from 0")
             elif mixture and not any(mixture.values()):
                 problems.append(f"{name}: all weights are 0; give at least one corpus a weight")
+            elif mixture:
+                problems += _weights_too_small(name, mixture)
+        if not all(self.sample_prompts):
+            problems.append("sample_prompts: an empty text has nothing to continue; leave it out")
         if self.curriculum and not self.mixture:
             problems.append("a curriculum changes the mixture on the way: say in `mixture` how it begins")
         points = [stage.after for stage in self.curriculum]
         if points != sorted(set(points)):
             problems.append("the stages of a curriculum come in the order of `after`, none twice")
         return problems
+
+
+def _weights_too_small(name: str, mixture: Mapping[str, float]) -> list[str]:
+    """Corpora that would never be read, though they have a weight."""
+    rows = shares(list(mixture.values()))
+    return [
+        f"{name}: {corpus} has less than one row in {PERIOD:,} and would never be read; raise its weight, or "
+        "set it to 0"
+        for corpus, weight, num_rows in zip(mixture, mixture.values(), rows, strict=True)
+        if weight > 0 and num_rows == 0
+    ]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ class ModelDial(Config):
     """Query heads; default one per 64 of width."""
     num_key_value_heads: Count | None = None
     """Key/value heads; default half of the query heads when even, else as many."""
+    head_dim: Count | None = None
+    """Width of one head; default width / query heads. Qwen3's smallest models have wider ones."""
     intermediate_size: Count | None = None
     """Feed-forward width; default 8/3 of the width, rounded up to a multiple of 64."""
     max_position_embeddings: Count = 2048
@@ -60,6 +62,7 @@ def model_config(dial: ModelDial, vocab_size: int) -> ModelConfig:
         "mixture": dial.mixture,
         "future_tokens": dial.future_tokens,
     }
-    if dial.intermediate_size is not None:
-        given["intermediate_size"] = dial.intermediate_size
+    # Left out where the model's shape has a default of its own.
+    own = {"head_dim": dial.head_dim, "intermediate_size": dial.intermediate_size}
+    given |= {name: value for name, value in own.items() if value is not None}
     return ModelConfig(**given)

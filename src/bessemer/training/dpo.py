@@ -22,7 +22,7 @@ from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batches import row_of_conversations, stack_rows
 from bessemer.training.config import Cadence, TrainingConfig
-from bessemer.training.execute import TrainingData, best_device, check_sequence_length, train
+from bessemer.training.execute import TrainingData, best_device, check_start, train
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.packing import PackedEpochs
 from bessemer.training.parallel.launch import on_ranks
@@ -116,9 +116,9 @@ def prefer_chosen(config: DpoConfig, context: StageContext, ranks: Ranks) -> dic
     pairs = read_pairs(context.input("preferences").folder / "preferences.jsonl", tokenizer)
     device = best_device()
     weights = FolderWeights(source)
+    check_start(config, weights.config, tokenizer, device, context)
     dtype = resolve_dtype(config.compute_dtype, device)
     model = Transformer.without_values(weights.config, dtype, device)
-    check_sequence_length(config.sequence_length, model.config)
     rows = PairRows(pairs, config.sequence_length, tokenizer.padding_id, context.seed, device)
     references = np.zeros((len(pairs), 2), np.float32)
 

@@ -1,15 +1,20 @@
 """Stop when held-out text gets harder while training text gets easier, and keep the best weights."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from safetensors import safe_open
 from torch import Tensor
 
 from bessemer.config import Config, Count
 from bessemer.model.weights import write_streamed
+
+_VALUES = "values"
+"""Key of the validation's values in the metadata of the best weights."""
 
 
 class EarlyStopConfig(Config):
@@ -47,7 +52,7 @@ class EarlyStop:
             return
         self.best, self.since_best = dict(values), 0
         if self.is_writer:
-            write_streamed(self.path, self.shapes, weights)
+            write_streamed(self.path, self.shapes, weights, {_VALUES: json.dumps(self.best)})
             return
         for name in self.shapes:
             weights[name]
@@ -59,4 +64,16 @@ class EarlyStop:
         return {"best": self.best, "since_best": self.since_best}
 
     def from_json(self, value: dict[str, Any]) -> None:
+        """Go on from a checkpoint. Where a better validation has overwritten its best weights since, the
+        search begins afresh: a run that was killed meets that validation again, one that was rewound may
+        not."""
         self.best, self.since_best = value["best"], value["since_best"]
+        if self.best and self._values_kept() != json.dumps(self.best):
+            self.best, self.since_best = {}, 0
+
+    def _values_kept(self) -> str | None:
+        """The values of the weights on disk, as JSON."""
+        if not self.path.exists():
+            return None
+        with safe_open(self.path, framework="pt") as file:
+            return (file.metadata() or {}).get(_VALUES)

@@ -26,6 +26,7 @@ from bessemer.training.early_stop import EarlyStop, EarlyStopConfig
 from bessemer.training.finish import write_model, write_model_folder
 from bessemer.training.incidents import INCIDENTS_NAME
 from bessemer.training.loop import Plan, fit
+from bessemer.training.memory import check_memory
 from bessemer.training.parallel.ranks import Ranks, View
 from bessemer.training.peak import peak_of
 from bessemer.training.recompute import recompute
@@ -117,6 +118,7 @@ def train(
         beside=write_folder,
         milestones=milestones,
         ranks=ranks,
+        exported=config.average.export if config.average is not None else "average",
     )
     plan = Plan(
         objective=objective,
@@ -214,6 +216,25 @@ def around_block(config: TrainingConfig, context: StageContext) -> AroundBlock |
         return None
     inner = compiled(context.say) if config.compile == "blocks" else plain
     return recompute(config.recompute, inner)
+
+
+def check_start(
+    config: TrainingConfig,
+    shape: ModelConfig,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    context: StageContext,
+) -> None:
+    """Before weights are drawn or loaded: raises BessemerError where a model of this shape cannot be trained
+    with this config, tokenizer and memory; says where memory may not do."""
+    check_sequence_length(config.sequence_length, shape)
+    if tokenizer.vocab_size > shape.vocab_size:
+        raise BessemerError(
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens and the model {shape.vocab_size:,} "
+            "embeddings: they do not belong together; take both from one folder"
+        )
+    if note := check_memory(config, shape, device):
+        context.say(note)
 
 
 def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:

@@ -1,5 +1,6 @@
 """The end of every training stage: write the model folder, and prove that it reads back the same."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def write_model(
         difference = _divided_difference(trained, ranks, folder)
     else:
         difference = check_reload(view.whole, folder, seed=0) if ranks.is_main else 0.0
+    if math.isnan(difference):
+        raise BessemerError(
+            "training ended with weights that are not finite: lower optimizer.learning_rate and "
+            "optimizer.muon_learning_rate, or lengthen schedule.warmup"
+        )
     if not difference <= MAX_LOGIT_DIFFERENCE:
         raise BessemerError(
             f"the model folder {folder} gives logits that differ by {difference:.2e} from the live model's: "

@@ -98,6 +98,7 @@ class Guard:
     skipped_steps: list[int] = field(default_factory=list)
     """From 0, all of the run up to here."""
     first_loss: float | None = None
+    """Of the first step that was taken on this kind of data."""
     high_steps: int = 0
     """Steps in a row with a loss far above the first one."""
 
@@ -139,6 +140,7 @@ class Guard:
     def forget_recent(self) -> None:
         """Start the statistics afresh: the data changes its kind, and the loss its level."""
         self.losses, self.norms = [], []
+        self.first_loss, self.high_steps = None, 0
 
     @property
     def wants_rewind(self) -> bool:

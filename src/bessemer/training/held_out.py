@@ -1,15 +1,18 @@
 """The validation of stages that train on running text: bits per byte of each corpus, and samples."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
+from bessemer.errors import BessemerError
 from bessemer.evaluation.bits import bits_per_byte
 from bessemer.evaluation.scores import last_logits
 from bessemer.formats.tokens import TokenSplit
 from bessemer.inference.engine import Engine
 from bessemer.inference.sampling import SamplingParams, request_uniforms, sample
+from bessemer.model.config import ModelConfig
 from bessemer.objectives.language_modeling import IGNORE
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer
@@ -37,9 +40,23 @@ def validate(
     parts = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
     detail = f" ({parts})" if len(scores) > 1 else ""
     context.say(f"step {step:,}: {mean:.3f} bits per byte on held-out documents{detail}")
-    say_samples(view, tokenizer, config.sample_prompts, context)
+    if math.isfinite(mean):  # a ruined model has no next token; the guard says what to do about it
+        say_samples(view, tokenizer, config.sample_prompts, context)
     each = {f"{VALIDATION}/{name}": score for name, score in scores.items()} if len(scores) > 1 else {}
     return {VALIDATION: mean, **each}
+
+
+def check_prompts(config: CorpusConfig, tokenizer: Tokenizer, shape: ModelConfig) -> None:
+    """Raises BessemerError for a sample prompt that the model could not continue: before training, not at its
+    first validation."""
+    for prompt in config.sample_prompts:
+        num_tokens = len(tokenizer.encode(prompt))
+        if num_tokens >= shape.max_position_embeddings:
+            shown = prompt if len(prompt) <= 30 else f"{prompt[:30]}…"
+            raise BessemerError(
+                f"sample_prompts: {shown!r} has {num_tokens} tokens and leaves no room within the model's "
+                f"{shape.max_position_embeddings} positions: shorten it"
+            )
 
 
 def say_samples(view: View, tokenizer: Tokenizer, prompts: tuple[str, ...], context: StageContext) -> None:

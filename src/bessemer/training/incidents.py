@@ -88,10 +88,14 @@ class DataOrder:
 
     def number(self, step: int) -> int:
         """Number of the batch of `step`, both from 0: the step-th number that is not left out."""
-        number = step
+        number, left_out_to = step, -1
         for rewind in sorted(self.rewinds, key=lambda rewind: rewind.first_number):
-            if number >= rewind.first_number:
-                number += rewind.last_number - rewind.first_number + 1
+            # They overlap when a later one went back further, past a damaged checkpoint.
+            first = max(rewind.first_number, left_out_to + 1)
+            if number < first:
+                break
+            number += max(0, rewind.last_number - first + 1)
+            left_out_to = max(left_out_to, rewind.last_number)
         return number
 
     def skip_to(self, step: int, last_number: int, *, is_writer: bool = True) -> Rewind:

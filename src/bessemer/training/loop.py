@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bessemer.errors import BessemerError
-from bessemer.model.mixture import balance_experts
+from bessemer.model.mixture import balance_experts, forget_loads
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import Objective
 from bessemer.training.average import WeightAverage
@@ -216,6 +216,8 @@ class _Run:
             balance_experts(self.model)
             if self.average is not None:
                 self.average.update()
+        else:
+            forget_loads(self.model)
         report = StepReport(
             step=step + 1,
             loss=loss,

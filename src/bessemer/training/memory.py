@@ -95,13 +95,47 @@ def check_memory(config: TrainingConfig, shape: ModelConfig, device: torch.devic
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that a program may still take on a device; None where nobody says."""
+    """Memory that a program may still take on a device; None where nobody says. Of the machine's, what the
+    container or job may have of it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    known = [free for free in (_machine_free_bytes(), _group_free_bytes()) if free is not None]
+    return min(known, default=None)
+
+
+def _machine_free_bytes() -> int | None:
+    available = _figures(Path("/proc/meminfo")).get("MemAvailable:")
+    return None if available is None else available * 1024
+
+
+_GROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""Files of control groups below their root, version 2 and 1: the limit, what is used, and its parts; and the
+part that is a cache of files, which the kernel gives up when memory is short."""
+
+
+def _group_free_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What is left of the control group's limit; None where there is none."""
+    for limit, used, parts, cache in _GROUPS:
+        try:
+            taken = int((root / used).read_text()) - _figures(root / parts).get(cache, 0)
+            return max(0, int((root / limit).read_text()) - taken)
+        except (OSError, ValueError):  # ValueError: the limit is the word `max`
+            continue
     return None
+
+
+def _figures(path: Path) -> dict[str, int]:
+    """Whole numbers by the name that their line begins with; nothing where there is no such file."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}

@@ -22,9 +22,8 @@ from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import load_tokenizer
 from bessemer.training.corpora import CorpusConfig, open_corpora, training_data
-from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, train
-from bessemer.training.held_out import VALIDATION, validate
-from bessemer.training.memory import check_memory
+from bessemer.training.execute import best_device, check_start, early_stop_of, train
+from bessemer.training.held_out import VALIDATION, check_prompts, validate
 from bessemer.training.parallel.launch import on_ranks
 from bessemer.training.parallel.ranks import Ranks
 from bessemer.training.schedules import ScheduleConfig
@@ -60,10 +59,9 @@ def train_on(config: MidtrainConfig, context: StageContext, ranks: Ranks) -> dic
     device = best_device()
     weights = FolderWeights(source)
     shape = extended_shape(weights.config, config)
+    check_start(config, shape, tokenizer, device, context)
+    check_prompts(config, tokenizer, shape)
     model = Transformer.without_values(shape, resolve_dtype(config.compute_dtype, device), device)
-    check_sequence_length(config.sequence_length, shape)
-    if note := check_memory(config, shape, device):
-        context.say(note)
     sizes = config.batch_sizes
     num_steps = max(1, sizes.steps_within(config.tokens // config.sequence_length))
     context.say(
@@ -88,8 +86,18 @@ def train_on(config: MidtrainConfig, context: StageContext, ranks: Ranks) -> dic
 
 
 def extended_shape(shape: ModelConfig, config: MidtrainConfig) -> ModelConfig:
-    """The model's shape with the positions and frequencies that the config asks for."""
+    """The model's shape with the positions and frequencies that the config asks for.
+
+    Raises BessemerError for a model with learnt positions that is to have others."""
     longest = config.max_position_embeddings or max(shape.max_position_embeddings, config.sequence_length)
+    if shape.family == "gpt2" and (
+        longest != shape.max_position_embeddings or config.rope_theta or config.rope_scaling
+    ):
+        raise BessemerError(
+            f"a GPT-2 shaped model has learnt vectors for {shape.max_position_embeddings} positions and no "
+            "RoPE, so it cannot be extended: lower sequence_length to that, and leave out "
+            "max_position_embeddings, rope_theta and rope_scaling"
+        )
     changed = {
         "max_position_embeddings": longest,
         "rope_theta": config.rope_theta or shape.rope_theta,

@@ -7,7 +7,7 @@ moves equally far (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,21 +20,24 @@ from bessemer.training.adamw_8bit import AdamW8bit
 from bessemer.training.optimizer_state import EightBitState, WideState, restore_codes
 from bessemer.training.parallel.matrices import Divides, layout_of, local, orthogonal, orthogonal_part
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""Share of a moving average that a step keeps."""
+
 
 class OptimizerConfig(Config):
     """Optimizer and peak learning rates."""
 
     kind: Literal["muon", "adamw"] = "muon"
     """muon: Muon for block matrices with AdamW for the rest; adamw: AdamW for all."""
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
     """Peak rate of AdamW."""
-    muon_learning_rate: float = Field(default=0.02, gt=0)
+    muon_learning_rate: float = Field(default=0.02, gt=0, allow_inf_nan=False)
     """Peak rate of Muon, in spectral norm per step before the shape factor."""
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
     """Nesterov momentum of Muon."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     """Decay of AdamW's first and second moments."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Decoupled decay of matrices, per unit of learning rate; vectors are not decayed."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm."""

@@ -14,9 +14,8 @@ from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import load_tokenizer
 from bessemer.training.corpora import CorpusConfig, open_corpora, training_data
 from bessemer.training.dial import ModelDial, model_config
-from bessemer.training.execute import best_device, check_sequence_length, early_stop_of, train
-from bessemer.training.held_out import VALIDATION, validate
-from bessemer.training.memory import check_memory
+from bessemer.training.execute import best_device, check_start, early_stop_of, train
+from bessemer.training.held_out import VALIDATION, check_prompts, validate
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.launch import on_ranks
 from bessemer.training.parallel.ranks import Ranks
@@ -63,10 +62,9 @@ def train_base(config: PretrainConfig, context: StageContext, ranks: Ranks) -> d
     tokenizer = load_tokenizer(tokenizer_folder)
     corpora = open_corpora(config, context, tokenizer)
     shape = model_config(config.model, tokenizer.vocab_size)
-    check_sequence_length(config.sequence_length, shape)
     device = best_device()
-    if note := check_memory(config, shape, device):
-        context.say(note)
+    check_start(config, shape, tokenizer, device, context)
+    check_prompts(config, tokenizer, shape)
     model = Transformer.without_values(shape, resolve_dtype(config.compute_dtype, device), device)
     sizes = config.batch_sizes
     budget = config.tokens or 20 * parameter_count(shape)

@@ -18,7 +18,7 @@ from bessemer.tokenization.chat import Rendered, render
 from bessemer.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bessemer.training.batches import Batch, Row, rng, row_of_conversations, stack_rows
 from bessemer.training.config import TrainingConfig
-from bessemer.training.execute import TrainingData, best_device, check_sequence_length, train
+from bessemer.training.execute import TrainingData, best_device, check_start, train
 from bessemer.training.joining import join
 from bessemer.training.packing import PackedEpochs
 from bessemer.training.parallel.launch import on_ranks
@@ -60,9 +60,9 @@ def tune(config: SftConfig, context: StageContext, ranks: Ranks) -> dict[str, An
     rendered = read_conversations(context.input("conversations").folder, tokenizer)
     device = best_device()
     weights = FolderWeights(source)
+    check_start(config, weights.config, tokenizer, device, context)
     dtype = resolve_dtype(config.compute_dtype, device)
     model = Transformer.without_values(weights.config, dtype, device)
-    check_sequence_length(config.sequence_length, model.config)
     packed = PackedEpochs([len(r.token_ids) for r in rendered], config.sequence_length, context.seed)
     sizes = config.batch_sizes
     num_steps = sizes.steps_covering(math.ceil(packed.rows_per_epoch() * config.epochs))
