@@ -17,9 +17,9 @@ MATHS = {"contract", "reassoc", "nsz", "arcp"}
 the additions is fixed by the machine code, never by threads. NaN and infinity keep their meaning,
 since the training loop looks for them.
 
-Functions with floats that kernels call are inlined by force. Left to itself, LLVM makes two of such a function,
-optimised once alone and once beside its caller, and a process that has just compiled it runs another of the two
-than one that finds it in the disk cache: with `reassoc` they add in other orders."""
+Functions with floats that kernels call are inlined by force. Left to itself, LLVM makes two of such a
+function, optimised once alone and once beside its caller, and a process that has just compiled it runs
+another of the two than one that finds it in the disk cache: with `reassoc` they add in other orders."""
 
 _LOG2_E = np.float32(1.4426950408889634)
 # ln 2 in two parts: the first has so few bits that its product with a whole number is exact
