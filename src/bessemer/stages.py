@@ -102,6 +102,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("documents"),),
             makes="tokenizer",
             run="bessemer.tokenization.stage:train_tokenizer",
+            outside_files=lambda config: () if config.path is None else (config.path,),
         ),
         Stage(
             kind="tokens",
@@ -111,6 +112,14 @@ STAGES: Mapping[str, Stage] = stage_table(
             run="bessemer.tokenization.tokens_stage:encode_tokens",
         ),
         # The base model
+        Stage(
+            kind="pretrained",
+            config="bessemer.training.pretrained:PretrainedConfig",
+            needs=(),
+            makes="model",
+            run="bessemer.training.pretrained:pretrained",
+            outside_files=lambda config: (config.path,),
+        ),
         Stage(
             kind="pretrain",
             config="bessemer.training.pretrain:PretrainConfig",

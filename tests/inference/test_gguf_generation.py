@@ -15,6 +15,8 @@ from bessemer.inference import Engine, SamplingParams
 from bessemer.inference.gguf import unpack_gguf
 from bessemer.model import load_model
 from bessemer.tokenization.gguf import write_gguf_tokenizer
+from bessemer.training.pretrained import PretrainedConfig, pretrained
+from stage_helpers import stage_context
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,14 @@ def test_a_tokenizer_that_cannot_be_read_says_why(changes, message, tmp_path):
 def test_a_folder_that_is_there_is_not_written_over(smollm2, tmp_path):
     with pytest.raises(BessemerError, match="is there already"):
         unpack_gguf(smollm2, tmp_path)
+
+
+def test_a_recipe_starts_from_the_file_itself(smollm2, unpacked, tmp_path):
+    context = stage_context(tmp_path)
+    metrics = pretrained(PretrainedConfig(path=str(smollm2)), context)
+    assert metrics == {"parameters": 134_515_008, "vocab_size": 49_152}
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (context.output / name).read_bytes() == (unpacked / name).read_bytes()
 
 
 def test_every_tensor_of_the_file_is_of_a_kind_that_is_read(smollm2):

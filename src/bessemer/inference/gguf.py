@@ -20,6 +20,11 @@ def unpack_gguf(path: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -
     """
     if folder.exists():
         raise BessemerError(f"{folder} is there already: name a folder that is not")
+    return write_model_of_gguf(path, folder, dtype)
+
+
+def write_model_of_gguf(path: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> str:
+    """As `unpack_gguf`, into a folder that may be there."""
     metadata = GgufFile(path).metadata
     model = load_gguf(path)
     name = metadata.get("general.name", path.stem)

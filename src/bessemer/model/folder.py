@@ -25,8 +25,8 @@ from bessemer.model.tensor_names import (
 )
 from bessemer.model.transformer import Transformer
 from bessemer.runner.files import write_atomically
+from bessemer.tokenization.tokenizer import TOKENIZER_FILES
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 MAX_SHARD_BYTES = 5 * 10**9
 """Largest weight file that `save_model` writes, the limit of the hub's usual folders."""
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -209,7 +209,7 @@ def locate_weights(folder: Path, config: ModelConfig, targets: Mapping[str, Tens
     problems: list[str] = []
     places: dict[str, Path] = {}
     found: set[str] = set()
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         with opened(path) as file:
             for key in sorted(file.keys()):
                 name, shape = canonical_name(key, config.family), tuple(file.get_slice(key).get_shape())
@@ -242,7 +242,8 @@ def opened(path: Path) -> Iterator[Any]:
         raise BessemerError(f"{path} is not a whole safetensors file ({error}): copy it again") from error
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder. Raises BessemerError where they are not all there."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]

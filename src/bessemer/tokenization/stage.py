@@ -1,16 +1,19 @@
 """The tokenizer stage: learn a byte-level BPE from the curated documents and report its economy."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bessemer.config import Bytes, Config, Count
 from bessemer.errors import BessemerError
 from bessemer.formats.documents import read_documents
+from bessemer.formats.gguf import GgufFile
 from bessemer.runner.context import StageContext
-from bessemer.tokenization.tokenizer import load_tokenizer, train_bpe
+from bessemer.tokenization.gguf import write_gguf_tokenizer
+from bessemer.tokenization.tokenizer import TOKENIZER_FILES, load_tokenizer, train_bpe
 
 
 class TokenizerConfig(Config):
@@ -20,11 +23,24 @@ class TokenizerConfig(Config):
     """Tokens in the vocabulary: 256 bytes, 4 special tokens, the rest merges."""
     sample_bytes: Bytes = 200_000_000
     """Learn from the first documents up to this many bytes of text; all are used when fewer."""
+    path: str | None = None
+    """A model's folder or GGUF file whose tokenizer is taken as it is, in place of learning one: for recipes
+    that train an open model on (see the stage `pretrained`)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TokenizerConfig":
+        learnt = sorted(self.model_fields_set & {"vocab_size", "sample_bytes"})
+        if self.path is not None and learnt:
+            names = " and ".join(learnt)
+            raise ValueError(f"{names}: path takes a finished tokenizer; give one or the other")
+        return self
 
 
 def train_tokenizer(config: TokenizerConfig, context: StageContext) -> dict[str, Any]:
     """Train, save and measure the tokenizer. Raises BessemerError on an empty corpus."""
     folder = context.input("documents").folder
+    if config.path is not None:
+        return _take(Path(config.path).expanduser(), folder, context)
     seen = _Seen()
     with context.progress("reading text", None, "documents") as progress:
         tokenizer = train_bpe(_sample(folder, config.sample_bytes, seen, progress), config.vocab_size)
@@ -44,6 +60,21 @@ def train_tokenizer(config: TokenizerConfig, context: StageContext) -> dict[str,
         "sample_bytes": seen.num_bytes,
         "bytes_per_token": bytes_per_token,
     }
+
+
+def _take(path: Path, documents: Path, context: StageContext) -> dict[str, Any]:
+    """Make a model's tokenizer that of the run, and measure it."""
+    if path.suffix == ".gguf":
+        write_gguf_tokenizer(GgufFile(path).metadata, context.output, path)
+    else:
+        load_tokenizer(path)
+        for name in TOKENIZER_FILES:
+            if (path / name).is_file():
+                shutil.copyfile(path / name, context.output / name)
+    tokenizer = load_tokenizer(context.output)
+    num_bytes, num_tokens = _economy(documents, tokenizer)
+    context.say(f"{path.name}: {tokenizer.vocab_size:,} tokens, {num_bytes / num_tokens:.2f} bytes a token")
+    return {"vocab_size": tokenizer.vocab_size, "bytes_per_token": num_bytes / num_tokens}
 
 
 class _Seen:

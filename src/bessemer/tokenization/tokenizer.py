@@ -16,6 +16,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from bessemer.errors import BessemerError
 from bessemer.tokenization.template import CHAT_TEMPLATE
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""Of a folder; the first must be there."""
 END_OF_TEXT = "<|endoftext|>"
 """Ends a document in pretraining."""
 START_OF_TURN = "<|im_start|>"
