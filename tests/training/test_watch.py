@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 import sys
 from types import SimpleNamespace
 
@@ -188,17 +189,21 @@ def test_the_peak_is_measured_once_and_kept(tmp_path, monkeypatch):
     assert peak_of(CPU, torch.float32, tmp_path).flops_per_s == 5.0
 
 
-def test_a_measured_peak_is_not_below_a_product_timed_beside_it():
-    """The best of several shapes, so at least about what one of them reaches alone."""
-    import time
-
+def product_flops() -> float:
+    """Of one product, the best of three."""
     left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
     best = 0.0
     for _ in range(3):
         started = time.perf_counter()
         torch.mm(left, right)
         best = max(best, 2 * 1024**3 / (time.perf_counter() - started))
-    assert measured_flops(CPU, torch.float32, seconds=0.3) > 0.3 * best
+    return best
+
+
+def test_a_measured_peak_is_not_below_a_product_timed_beside_it():
+    """The best of several shapes, so at least about what one of them reaches alone. Tried again where other
+    programs took the processor meanwhile."""
+    assert any(measured_flops(CPU, torch.float32, seconds=0.3) > 0.3 * product_flops() for _ in range(10))
 
 
 def test_a_known_gpu_has_the_vendors_figure(monkeypatch):
@@ -277,6 +282,7 @@ def test_a_containers_limit_counts_and_its_cache_of_files_is_free(tmp_path, vers
         ({"schedule": {"warmup": 0.7, "decay": 0.5}}, "together more than all of it"),
         ({"batch_warmup": {"start_tokens": 9000, "steps": 5}}, "batch_warmup.start_tokens 9000 is more than"),
         ({"micro_batch_tokens": 100}, "less than one row of sequence_length 256"),
+        ({"batch_tokens": 100}, "batch_tokens 100 is less than one row of sequence_length 256"),
         ({"optimizer": {"betas": [0.9, 1.5]}}, "betas.1\n  Input should be less than 1"),
         ({"optimizer": {"learning_rate": math.inf}}, "learning_rate\n  Input should be a finite number"),
     ],

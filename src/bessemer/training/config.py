@@ -128,6 +128,11 @@ class TrainingConfig(Config):
                 f"batch_warmup.start_tokens {self.batch_warmup.start_tokens} is more than batch_tokens "
                 f"{self.batch_tokens}: the batch grows from one to the other, so lower the first"
             )
+        if self.batch_tokens < self.sequence_length:
+            problems.append(
+                f"batch_tokens {self.batch_tokens} is less than one row of sequence_length "
+                f"{self.sequence_length}: raise it, or shorten the rows"
+            )
         if self.micro_batch_tokens is not None and self.micro_batch_tokens < self.sequence_length:
             problems.append(
                 f"micro_batch_tokens {self.micro_batch_tokens} is less than one row of sequence_length "
