@@ -2,8 +2,8 @@
 
 import json
 import math
-import time
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
