@@ -7,7 +7,7 @@ word of four and more letters in the text of an HTML page is replaced, with prob
 word of the same page, and the address gets a suffix: markup, language and compressibility stay as they
 are, while two copies share hardly a five-word shingle, so that deduplication has work and keeps them.
 
-Ours is the whole stage with the default config (English, all default rules, MinHash 14 x 8) in one process,
+Ours is the whole stage with the default config (English, all default rules, MinHash 16 x 7) in one process,
 after a run on the sample itself that loads models and compiled code; CPU time is this process's. Beside it,
 in turns, datatrove: trafilatura's extraction of the sample's HTML pages and, of what it gives, the filters of
 Gopher (both), C4 and FineWeb, each of which stops at its first rule that fails; reading the WARC, decoding,

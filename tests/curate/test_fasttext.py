@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import fasttext
 import numpy as np
 import pytest
 from fasttext_files import WORDS, SmallModel
@@ -23,8 +24,6 @@ from bessemer.curate.fasttext_model import (
 from bessemer.curate.kernels.fasttext import predict
 from bessemer.curate.language import language_model, model_path
 from bessemer.curate.texts import pack
-
-fasttext = pytest.importorskip("fasttext")
 
 IS_SAME_TO_THE_BIT = platform.machine() in ("x86_64", "AMD64")
 """Elsewhere fastText's compiler may fuse products and sums."""

@@ -17,6 +17,8 @@ import numpy as np
 from bessemer.errors import BessemerError
 from bessemer.formats.gguf_blocks import BLOCKS, dequantize
 
+GGUF_SUFFIX = ".gguf"
+"""Of file names."""
 _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

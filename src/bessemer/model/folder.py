@@ -1,7 +1,6 @@
 """Models on disk: Hugging Face folders with safetensors, written with fixed bytes and read back strictly."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bessemer.errors import BessemerError
+from bessemer.formats.gguf import GGUF_SUFFIX
 from bessemer.model.config import ModelConfig
 from bessemer.model.gguf import load_gguf
 from bessemer.model.huggingface import config_from_huggingface, config_to_huggingface
@@ -25,7 +25,7 @@ from bessemer.model.tensor_names import (
 )
 from bessemer.model.transformer import Transformer
 from bessemer.runner.files import write_atomically
-from bessemer.tokenization.tokenizer import TOKENIZER_FILES
+from bessemer.tokenization.tokenizer import copy_tokenizer
 
 MAX_SHARD_BYTES = 5 * 10**9
 """Largest weight file that `save_model` writes, the limit of the hub's usual folders."""
@@ -88,7 +88,7 @@ def save_weights(
     _write_json(folder / "generation_config.json", dict(generation))
     write_atomically(folder / "README.md", card.encode())
     if tokenizer_folder is not None:
-        _copy_tokenizer(tokenizer_folder, folder)
+        copy_tokenizer(tokenizer_folder, folder)
 
 
 def load_model(
@@ -100,7 +100,7 @@ def load_model(
     Parameters become float32 whatever the file's dtype. Raises BessemerError that names every tensor
     that is missing, unexpected or of another shape, or what is wrong with the folder.
     """
-    if folder.suffix == ".gguf":
+    if folder.suffix == GGUF_SUFFIX:
         return load_gguf(folder, compute_dtype, device)
     model = Transformer(read_config(folder), compute_dtype)
     targets = huggingface_tensors(model)
@@ -281,11 +281,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-
-
-def _copy_tokenizer(source: Path, folder: Path) -> None:
-    if not (source / TOKENIZER_FILES[0]).is_file():
-        raise BessemerError(f"{source} has no {TOKENIZER_FILES[0]}: give the folder of a trained tokenizer")
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)

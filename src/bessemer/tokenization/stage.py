@@ -1,6 +1,5 @@
 """The tokenizer stage: learn a byte-level BPE from the curated documents and report its economy."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from pydantic import Field, model_validator
 from bessemer.config import Bytes, Config, Count
 from bessemer.errors import BessemerError
 from bessemer.formats.documents import read_documents
-from bessemer.formats.gguf import GgufFile
+from bessemer.formats.gguf import GGUF_SUFFIX, GgufFile
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.gguf import write_gguf_tokenizer
-from bessemer.tokenization.tokenizer import TOKENIZER_FILES, load_tokenizer, train_bpe
+from bessemer.tokenization.tokenizer import copy_tokenizer, load_tokenizer, train_bpe
 
 
 class TokenizerConfig(Config):
@@ -64,13 +63,10 @@ def train_tokenizer(config: TokenizerConfig, context: StageContext) -> dict[str,
 
 def _take(path: Path, documents: Path, context: StageContext) -> dict[str, Any]:
     """Make a model's tokenizer that of the run, and measure it."""
-    if path.suffix == ".gguf":
+    if path.suffix == GGUF_SUFFIX:
         write_gguf_tokenizer(GgufFile(path).metadata, context.output, path)
     else:
-        load_tokenizer(path)
-        for name in TOKENIZER_FILES:
-            if (path / name).is_file():
-                shutil.copyfile(path / name, context.output / name)
+        copy_tokenizer(path, context.output)
     tokenizer = load_tokenizer(context.output)
     num_bytes, num_tokens = _economy(documents, tokenizer)
     context.say(f"{path.name}: {tokenizer.vocab_size:,} tokens, {num_bytes / num_tokens:.2f} bytes a token")

@@ -6,6 +6,7 @@ ids come only from the renderer in `chat.py` and from `end_of_text_id`.
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -199,6 +200,15 @@ def train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
     )
     backend.train_from_iterator(texts, trainer)
     return Tokenizer(backend)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy a tokenizer's files. Raises BessemerError when `source` has none."""
+    if not (source / TOKENIZER_FILES[0]).is_file():
+        raise BessemerError(f"{source} has no {TOKENIZER_FILES[0]}: give the folder of a trained tokenizer")
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -6,6 +6,7 @@ from typing import Any
 
 from bessemer.config import Config
 from bessemer.errors import BessemerError
+from bessemer.formats.gguf import GGUF_SUFFIX
 from bessemer.inference.gguf import write_model_of_gguf
 from bessemer.model.config import parameter_count
 from bessemer.model.folder import weight_files
@@ -13,7 +14,6 @@ from bessemer.model.weights import FolderWeights
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import load_tokenizer
 
-GGUF_SUFFIX = ".gguf"
 _BESIDE_WEIGHTS = (
     "config.json",
     "generation_config.json",

@@ -97,7 +97,7 @@ class RayRank:
         """Do the stage's work with the others."""
         try:
             return self._train(message, seat)
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, the driver weighs it against the others' ends
             return failure_of(error)
         finally:
             self._news.put(END)
