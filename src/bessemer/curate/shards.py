@@ -24,7 +24,7 @@ from bessemer.formats.warc import WarcDamage, WarcRecord
 from bessemer.runner.files import sha256_of
 from bessemer.runner.manifest import digest_of_json
 
-SHARD_VERSION = 3
+SHARD_VERSION = 4
 """Raise when the content of a shard changes for the same config and input."""
 _MIN_SHARD_BYTES, _MAX_SHARD_BYTES = 512 << 10, 8 << 20
 _SHARDS_WANTED = 64

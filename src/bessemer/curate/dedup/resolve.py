@@ -28,7 +28,7 @@ from bessemer.curate.kernels.duplicates import best_members
 from bessemer.runner.context import Metrics
 from bessemer.runner.manifest import digest_of_json
 
-VERSION = 1
+VERSION = 2
 """Raise when what is kept of a killed attempt changes for the same config and shards."""
 
 STAYS, URL, TEXT, NEAR = range(4)
