@@ -14,6 +14,7 @@ from bessemer.formats.documents import (
     scan_documents,
 )
 from bessemer.formats.ledger import LedgerWriter, ledger_schema, read_rules, scan_ledger
+from bessemer.formats.parquet_shards import finish_together
 
 
 def table(start: int, stop: int) -> pa.Table:
@@ -48,6 +49,23 @@ def test_a_corpus_without_documents_still_has_a_schema(tmp_path: Path):
         pass
     assert count_documents(tmp_path) == 0
     assert scan_documents(tmp_path).collect().columns == DOCUMENT_SCHEMA.names
+
+
+def test_writers_finish_together_once_and_as_one_by_one(tmp_path: Path):
+    names = ("apart", "together")
+    for name in names:
+        folders = [tmp_path / name / number for number in "12"]
+        with DocumentWriter(folders[0]) as one, DocumentWriter(folders[1]) as two:
+            one.write(table(0, 50))
+            two.write(table(50, 60))
+            if name == "together":
+                finish_together([one, two])
+    for number in "12":
+        files = [
+            [path.read_bytes() for path in sorted((tmp_path / name / number).iterdir())] for name in names
+        ]
+        assert len(files[0]) == 1
+        assert files[0] == files[1]
 
 
 def test_an_error_leaves_no_shard_and_leftovers_of_an_earlier_attempt_go(tmp_path: Path):

@@ -18,6 +18,8 @@ from bessemer.curate.rules import RULE_NAMES, describe
 from bessemer.curate.shards import Shard
 from bessemer.formats.documents import DocumentWriter
 from bessemer.formats.ledger import LedgerWriter, ledger_schema
+from bessemer.formats.parquet_shards import finish_together
+from bessemer.runner.ahead import taken_ahead
 from bessemer.runner.context import Metrics
 
 _STAGES = ("read", "extract", "language", "edit", "rules", "duplicates")
@@ -52,6 +54,7 @@ def write_artifact(
             funnel.update((stage, rule) for stage, rule in drops if stage is not None)
             languages.add(table)
             extractors.update(_extractors(table))
+        finish_together([documents, ledger])
     marker.write_pairs(output, config.max_file_bytes)
     return {
         "records": num_records,
@@ -86,13 +89,13 @@ def _funnel_order(drop: tuple[str, str]) -> tuple[int, int, str]:
 
 def _marked(shards: Sequence[Shard], duplicates: Duplicates, marker: Marker) -> Iterator[pa.Table]:
     """Every batch of every shard, with the verdicts of deduplication."""
-    for number, shard in enumerate(shards):
-        next_row = int(duplicates.first_rows[number])
-        for batch in shard.batches():
-            is_row = is_kept(batch).to_numpy()
-            rows = np.arange(next_row, next_row + int(is_row.sum()))
-            next_row += len(rows)
-            yield marker.mark(batch, number, rows, is_row)
+    next_rows = duplicates.first_rows.tolist()
+    batches = ((number, batch) for number, shard in enumerate(shards) for batch in shard.batches())
+    for number, batch in taken_ahead(batches):
+        is_row = is_kept(batch).to_numpy()
+        rows = np.arange(next_rows[number], next_rows[number] + int(is_row.sum()))
+        next_rows[number] += len(rows)
+        yield marker.mark(batch, number, rows, is_row)
 
 
 def _total(length: str, texts: pa.ChunkedArray) -> int:

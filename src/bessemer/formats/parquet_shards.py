@@ -1,14 +1,16 @@
 """Parquet files `stem-00000.parquet`, `stem-00001.parquet`, … of bounded size, each written atomically."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bessemer.errors import BessemerError
-from bessemer.runner.files import write_atomically
+from bessemer.runner.files import written_atomically
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,28 @@ class ShardedParquetWriter:
         # Given up before the file is made: rows are held twice for a moment, not three times.
         self._waiting, self._waiting_bytes = [], 0
         path = self._folder / shard_name(self._stem, self._num_shards)
-        write_atomically(path, parquet_bytes(table, self._encoding))
+        with written_atomically(path) as file:
+            _write_parquet(table, file, self._encoding)
         self._num_shards += 1
+
+    def finish(self) -> None:
+        """Write the rows that wait; what leaving the context does, too."""
+        if self._waiting or self._num_shards == 0:
+            self._write_shard()
 
     def __enter__(self) -> "ShardedParquetWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and (self._waiting or self._num_shards == 0):
-            self._write_shard()
+        if kind is None:
+            self.finish()
+
+
+def finish_together(writers: Sequence[ShardedParquetWriter]) -> None:
+    """Finish writers side by side: compression runs outside of Python's lock."""
+    with ThreadPoolExecutor(len(writers)) as pool:
+        for _ in pool.map(ShardedParquetWriter.finish, writers):
+            pass
 
 
 def shard_name(stem: str, number: int) -> str:
@@ -91,18 +106,13 @@ def shard_paths(folder: Path, stem: str) -> list[Path]:
     return paths
 
 
-def parquet_bytes(
-    table: pa.Table,
-    encoding: ParquetEncoding = ParquetEncoding(),
-) -> bytes:
+def _write_parquet(table: pa.Table, file: BinaryIO, encoding: ParquetEncoding) -> None:
     """A table as a Parquet file with zstd compression."""
     columns = encoding.repetitive_columns
-    sink = pa.BufferOutputStream()
     pq.write_table(
         table,
-        sink,
+        file,
         compression="zstd",
         compression_level=encoding.compression_level,
         use_dictionary=True if columns is None else list(columns),  # pyright: ignore[reportArgumentType]
     )
-    return sink.getvalue().to_pybytes()

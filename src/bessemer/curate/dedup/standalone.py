@@ -18,7 +18,8 @@ from bessemer.curate.dedup.parts import Parts
 from bessemer.curate.dedup.resolve import STAYS, VERSION, Duplicates, find_duplicates
 from bessemer.errors import BessemerError
 from bessemer.formats.documents import DEFAULT_SHARD_BYTES, DOCUMENTS_STEM
-from bessemer.formats.parquet_shards import ShardedParquetWriter
+from bessemer.formats.parquet_shards import ShardedParquetWriter, finish_together
+from bessemer.runner.ahead import taken_ahead
 from bessemer.runner.context import Metrics
 from bessemer.runner.executors import available_cpus, open_executor
 from bessemer.runner.manifest import digest_of_json
@@ -118,14 +119,14 @@ def _write(
         ShardedParquetWriter(output, DOCUMENTS_STEM, schema, DEFAULT_SHARD_BYTES) as documents,
         ShardedParquetWriter(output, DROPPED_STEM, DROPPED_SCHEMA, DEFAULT_SHARD_BYTES) as dropped,
     ):
-        for shard in shards:
-            for batch in shard.kept(schema.names):
-                rows = np.arange(at, at + batch.num_rows)
-                at += batch.num_rows
-                table, evidence = _part(batch, rows, duplicates, marker)
-                documents.write(table)
-                dropped.write(evidence)
-                num_kept += table.num_rows
+        for batch in taken_ahead(batch for shard in shards for batch in shard.kept(schema.names)):
+            rows = np.arange(at, at + batch.num_rows)
+            at += batch.num_rows
+            table, evidence = _part(batch, rows, duplicates, marker)
+            documents.write(table)
+            dropped.write(evidence)
+            num_kept += table.num_rows
+        finish_together([documents, dropped])
     marker.write_pairs(output, DEFAULT_SHARD_BYTES)
     return num_kept
 
