@@ -261,6 +261,11 @@ def test_paths_and_kinds_that_say_nothing_are_errors_that_name_the_mend(tmp_path
         ({"source": "builtin", "path": "b"}, "remove one"),
         ({"urls": ["http://a.test/"], "crawl": {"exclude": ["("]}}, "no regular expression"),
         ({"urls": ["http://a.test/"], "crawl": {"resolve": {"a.test": "127.0.0.1"}}}, "ADDRESS:PORT"),
+        (
+            {"urls": ["http://a.test/"], "crawl": {"resolve": {"a.test:80": "127.0.0.1:8000"}}},
+            "without scheme",
+        ),
+        ({"urls": ["http://a.test/"], "crawl": {"resolve": {"A.test": "127.0.0.1:8000"}}}, "small letters"),
     ],
 )
 def test_a_config_that_contradicts_itself_is_refused(values, message):

@@ -140,6 +140,10 @@ class CrawlConfig(Config):
     @classmethod
     def _names_a_port(cls, resolve: dict[str, str]) -> dict[str, str]:
         for host, target in resolve.items():
+            if host != host.lower() or not re.fullmatch(r"[^\s/:]+|[0-9a-f.]*:[0-9a-f:.]+", host):
+                raise ValueError(
+                    f"resolve {host!r}: expected a host's name in small letters, without scheme, port or path"
+                )
             if not re.fullmatch(r".+:\d{1,5}", target):
                 raise ValueError(f"resolve {host!r}: expected ADDRESS:PORT, got {target!r}")
         return resolve
