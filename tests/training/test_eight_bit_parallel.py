@@ -23,7 +23,7 @@ from bessemer.training.parallel.ranks import Alone, Ranks
 from bessemer.training.parallel.together import Together
 from bessemer.training.quantized import Quantized, dequantize, dynamic_map
 
-KIND, STEPS = "experts", 6
+KIND, STEPS = "experts", 4
 TWO = {
     "ZeRO-3": ParallelConfig(shard=2),
     "tensor": ParallelConfig(tensor=2),
@@ -77,7 +77,7 @@ def state_of(ranks: Ranks, folder: Path, optimizer: OptimizerConfig) -> dict[str
 
 @with_torch_operations
 def in_layouts(rank: int, world_size: int, layouts, folder: Path, kind: str):
-    """Of each layout: an undisturbed run; one that went on after four of its steps; the state between."""
+    """Of each layout: an undisturbed run; one that went on after two of its steps; the state between."""
     found, optimizer = {}, optimizer_config(kind)
     for name, config in layouts.items():
 
@@ -85,7 +85,7 @@ def in_layouts(rank: int, world_size: int, layouts, folder: Path, kind: str):
             return Together(build_layout(config, world_size))
 
         whole = run(ranks(), folder / name / "whole", optimizer)
-        run(ranks(), folder / name / "cut", optimizer, 5)
+        run(ranks(), folder / name / "cut", optimizer, 3)
         state = state_of(ranks(), folder / name / "cut", optimizer)
         resumed = run(ranks(), folder / name / "cut", optimizer)
         found[name] = whole, resumed, state
@@ -117,7 +117,7 @@ def test_parts_of_a_model_have_state_in_8_bits(tmp_path, world_size, layouts, ki
         for key, value in alone[1].items():
             assert torch.equal(weights[key], resumed[key]), f"{name}: {key} of a run that went on"
             moved = float((value - start[key]).norm())
-            assert float((weights[key] - value).norm()) < 0.3 * moved, f"{name}: {key}"
+            assert float((weights[key] - value).norm()) < 0.15 * moved, f"{name}: {key}"
         # Another layout reads it, and rounds it again in blocks of its own.
         state = merged([of_rank[name][2] for of_rank in found])
         folder = tmp_path / name / "cut"

@@ -39,10 +39,10 @@ from bessemer.training.parallel.together import Together
 
 TWO = {
     "ZeRO-3": ParallelConfig(shard=2),
-    "tensor": ParallelConfig(tensor=2),
     "pipeline": ParallelConfig(pipeline=2),
 }
 MORE_OF_TWO = {
+    "tensor": ParallelConfig(tensor=2),
     "DDP": ParallelConfig(data=2),
     "ZeRO-1": ParallelConfig(shard=2, zero=1),
     "interleaved": ParallelConfig(pipeline=2, pipeline_schedule="interleaved"),
