@@ -13,7 +13,7 @@ import typer
 
 from bessemer.errors import BessemerError, ConfigError
 from bessemer.recipe import load_recipe
-from bessemer.runner.executors import LOCAL
+from bessemer.runner.executors import LOCAL, check_place
 from bessemer.runner.layout import RunFolder
 from bessemer.runner.lineage import describe_lineage, trace
 from bessemer.runner.predict import predict
@@ -263,6 +263,9 @@ def doctor(
     processes: Annotated[
         int | None, typer.Option("--processes", min=2, help="Of --parallel; default: 2, then 4.")
     ] = None,
+    on: Annotated[
+        str, typer.Option("--on", metavar="PLACE", help="Of --parallel: local, ray or ray:ADDRESS.")
+    ] = LOCAL,
     as_json: AsJson = False,
     runs_folder: RunsFolder = RUNS_FOLDER,
 ) -> None:
@@ -270,12 +273,14 @@ def doctor(
     if _takes_part():
         imported("bessemer.training.parallel.torchrun:serve")()
         return
+    check_place(on)
     checks = imported("bessemer.doctor:examine_machine")(runs_folder)
     if model is not None:
         checks += imported("bessemer.doctor_model:examine_model")(find_model(model, runs_folder))
     if is_parallel:
         reporter = reporter_for(sys.stderr if as_json else sys.stdout)
-        checks += imported("bessemer.doctor_parallel:examine_parallel")(processes, reporter)
+        examine = imported("bessemer.doctor_parallel:examine_parallel")
+        checks += examine(processes, reporter, on, runs_folder)
     _dismiss()
     if as_json:
         _print_json([check.to_json() for check in checks])

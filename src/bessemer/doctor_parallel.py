@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from bessemer.doctor import Check
 from bessemer.errors import BessemerError
 from bessemer.runner.context import Reporter
+from bessemer.runner.executors import LOCAL
 from bessemer.training.parallel import torchrun
 from bessemer.training.parallel.equivalence import HEADING, Comparison, compare_layouts
 
@@ -16,29 +18,36 @@ _COUNTS = (2, 4)
 """Processes by default: 4 are the fewest for layouts of two ways."""
 
 
-def examine_parallel(processes: int | None, reporter: Reporter) -> list[Check]:
+def examine_parallel(
+    processes: int | None, reporter: Reporter, on: str = LOCAL, runs_folder: Path = Path("runs")
+) -> list[Check]:
     """One check for each layout; a table of them is said line by line, as they are done.
 
     `processes`: default 2 and 4, or those that torchrun has started. They have a GPU each where there are as
-    many, else they share the CPU.
+    many, else they share the CPU. On a Ray cluster (`on`) they meet in the runs folder, which all nodes see,
+    and have a GPU each where the cluster has any.
     """
-    return [check for count in _counts(processes) for check in _examine(count, reporter)]
+    return [check for count in _counts(processes, on) for check in _examine(count, reporter, on, runs_folder)]
 
 
-def _counts(processes: int | None) -> Sequence[int]:
+def _counts(processes: int | None, on: str) -> Sequence[int]:
     if torchrun.is_active():
         return (int(os.environ["WORLD_SIZE"]),)
     if processes is not None:
         return (processes,)
-    num_gpus = torch.cuda.device_count()
+    num_gpus = torch.cuda.device_count() if on == LOCAL else 0
     return tuple(count for count in _COUNTS if num_gpus < 2 or count <= num_gpus)
 
 
-def _examine(count: int, reporter: Reporter) -> list[Check]:
+def _examine(count: int, reporter: Reporter, on: str, runs_folder: Path) -> list[Check]:
+    is_here, folder = on == LOCAL and not torchrun.is_active(), None
+    if on != LOCAL:
+        folder = runs_folder
+        folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _hidden_gpus(is_needed=not torchrun.is_active() and count > torch.cuda.device_count() > 0):
+        with _hidden_gpus(is_needed=is_here and count > torch.cuda.device_count() > 0):
             reporter.say(HEADING)
-            return [_check(row) for row in compare_layouts(count, reporter)]
+            return [_check(row) for row in compare_layouts(count, reporter, on, folder)]
     except (BessemerError, RuntimeError) as error:
         mend = "the layouts above it are sound; run it again, and look for what this machine's processes lack"
         return [Check(f"parallel, {count} processes", "fail", str(error).strip(), mend)]

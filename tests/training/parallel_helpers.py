@@ -129,4 +129,5 @@ def _rank(
     except BaseException:
         (folder / f"error-{rank}").write_text(traceback.format_exc())
         os._exit(1)  # without waiting for ranks that wait for this one
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -105,7 +105,7 @@ def test_every_token_that_is_learnt_counts_once() -> None:
 def test_the_doctor_fails_when_a_layout_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = replace(SOUND, layout="tensor", own=1e-3)
     assert row_text(wrong).startswith("FAILED")
-    monkeypatch.setattr(doctor_parallel, "compare_layouts", lambda count, reporter: [SOUND, wrong])
+    monkeypatch.setattr(doctor_parallel, "compare_layouts", lambda *args: [SOUND, wrong])
     done = CliRunner().invoke(app, ["doctor", "--parallel", "--processes", "2", "--json"])
     assert done.exit_code == 1
     checks = {check["name"]: check for check in json.loads(done.stdout)}
@@ -114,8 +114,23 @@ def test_the_doctor_fails_when_a_layout_differs(monkeypatch: pytest.MonkeyPatch)
     assert "train with another" in checks["parallel, 2 processes: tensor, dense"]["mend"]
 
 
+def test_the_doctor_hands_on_where_the_processes_are_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr(doctor_parallel, "compare_layouts", lambda *args: given.append(args) or [SOUND])
+    for place in ("local", "ray:auto"):
+        options = ["--parallel", "--processes", "2", "--on", place, "--runs-folder", str(tmp_path / place)]
+        assert CliRunner().invoke(app, ["doctor", *options]).exit_code == 0
+    (_, _, local, nowhere), (_, _, ray, shared) = given
+    assert (local, nowhere) == ("local", None)
+    assert (ray, shared) == ("ray:auto", tmp_path / "ray:auto"), "a folder that all nodes see"
+    done = CliRunner().invoke(app, ["doctor", "--parallel", "--on", "mars"])
+    assert "--on mars: say `local`" in str(done.exception)
+
+
 def test_processes_that_die_are_a_failed_check_of_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(count, reporter):
+    def die(*args):
         raise BessemerError("training process 1 of 2 was killed by SIGKILL")
 
     monkeypatch.setattr(doctor_parallel, "compare_layouts", die)

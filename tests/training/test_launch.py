@@ -1,9 +1,11 @@
 """Local processes of a stage: what they say, and what is said of those that die, hang or disagree."""
 
+import atexit
 import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from parallel_helpers import run_ranks
@@ -13,8 +15,9 @@ from bessemer.recipe import StagePlan
 from bessemer.runner.identity import identify
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.launch import on_ranks
-from bessemer.training.parallel.layout import ParallelConfig
-from bessemer.training.parallel.process import check_agreement
+from bessemer.training.parallel.layout import ParallelConfig, build_layout
+from bessemer.training.parallel.process import check_agreement, leave_groups
+from bessemer.training.parallel.together import Together
 from bessemer.training.pretrain import PretrainConfig
 from stage_helpers import said, stage_context
 
@@ -54,6 +57,31 @@ def err(config, context, ranks):
     if not ranks.is_main:
         raise KeyError("the missing key")
     ranks.wait()
+
+
+def abort_at_the_end(config, context, ranks):
+    atexit.register(os.abort)
+    return {"sum": ranks.sums([1.0])[0]}
+
+
+def test_a_process_that_has_done_its_work_has_not_failed_whatever_libraries_do_at_its_end(tmp_path):
+    assert on_ranks(abort_at_the_end, TWO, stage_context(tmp_path)) == {"sum": 2.0}
+
+
+def threads_before_and_after(rank: int, world_size: int) -> tuple[int, int]:
+    ranks = Together(build_layout(ParallelConfig(data=world_size), world_size))
+    ranks.wait()
+    before = len(os.listdir("/proc/self/task"))
+    del ranks
+    leave_groups()
+    return before, len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lists threads as Linux does")
+def test_the_threads_of_a_layout_end_with_its_groups():
+    for before, after in run_ranks(2, threads_before_and_after):
+        assert before > after + 10
+        assert after <= 3
 
 
 def test_the_first_process_speaks_writes_and_gives_the_metrics(tmp_path):

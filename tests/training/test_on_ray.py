@@ -17,6 +17,7 @@ from test_launch import TWO, be_killed, err, hang, refuse, speak
 from test_torchrun import losses, run_folder
 from test_training_stages import PRETRAIN, inputs  # noqa: F401
 
+from bessemer.doctor_parallel import examine_parallel
 from bessemer.errors import BessemerError
 from bessemer.runner.context import StageContext
 from bessemer.runner.manifest import Artifact, read_manifest
@@ -26,6 +27,7 @@ from bessemer.training.parallel import on_ray, restarts
 from bessemer.training.parallel.endings import ProcessesFailed
 from bessemer.training.parallel.launch import on_ranks
 from bessemer.training.parallel.layout import ParallelConfig
+from bessemer.training.parallel.reporters import Silent
 from bessemer.training.pretrain import PretrainConfig, pretrain, train_base
 from stage_helpers import contents, said, stage_context
 
@@ -205,3 +207,11 @@ def test_inputs_that_a_node_does_not_see_are_named(
     shutil.rmtree(tmp_path / "inputs" / "tokens")
     with pytest.raises(BessemerError, match=r"inputs/tokens.*manifest\.json"):
         pretrain(MANY_STEPS, context)
+
+
+def test_the_doctor_compares_the_layouts_on_ray(tmp_path: Path, two_cpus: RayCluster):
+    runs = tmp_path / "runs"
+    found = examine_parallel(2, Silent(), "ray", runs)
+    assert len(found) == 19
+    assert {check.outcome for check in found} == {"ok"}, [str(check) for check in found]
+    assert list(runs.iterdir()) == [], "what the processes met in is gone"

@@ -46,6 +46,7 @@ from bessemer.training.parallel.shapes import (
     sharded_shapes,
 )
 from bessemer.training.parallel.tensor import divide_tensors
+from bessemer.training.quantized import Quantized
 from bessemer.training.recompute import RecomputeConfig, recompute
 
 SHAPE: dict[str, Any] = {
@@ -105,7 +106,9 @@ def state_bytes(optimizers: list[torch.optim.Optimizer]) -> int:
     found = 0
     for optimizer in optimizers:
         for state in optimizer.state.values():
-            found += sum(local(value).nbytes for value in state.values() if isinstance(value, torch.Tensor))
+            for value in state.values():
+                parts = (value.codes, value.scales) if isinstance(value, Quantized) else (value,)
+                found += sum(local(part).nbytes for part in parts)
     return found
 
 

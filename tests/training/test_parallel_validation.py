@@ -55,7 +55,9 @@ def looked_at(rank: int, world_size: int, layouts: dict[str, Any], folder: Path)
         trained = ranks.prepare(model_of(kind), MOVING, LENGTH)
         view = ranks.view(trained)
         before = view.evaluate(SCORES, batches())
-        tokens = None if view.whole is not None else continue_rows(view, PROMPTS, SAMPLING, 3, {5})
+        tokens = [] if view.whole is not None else [continue_rows(view, PROMPTS, SAMPLING, 3, {5})]
+        if view.generate is not None:
+            tokens.append(view.generate(PROMPTS, SAMPLING, 3, {5}))
         written = folder / name
         if rank == 0:
             save_weights(
@@ -111,7 +113,8 @@ def test_a_divided_model_is_validated_as_one_process_does(tmp_path, layouts):
             assert_close(ours, before, name)
             assert_close(changed, after, f"{name}: weights that have changed are seen")
             assert_close(again, before, f"{name}: read back from the folder")
-            assert has_whole or drawn == tokens, name
+            has_cache = "pipeline" not in name and "context" not in name and "zero bubble" not in name
+            assert drawn == [tokens] * (0 if has_whole else 1 + has_cache), name
 
 
 def test_a_file_that_is_written_as_tensors_come_is_one_that_safetensors_reads(tmp_path):

@@ -33,8 +33,10 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from bessemer.errors import BessemerError
 from bessemer.runner.files import fsync_tree, is_disk_full, replace_folder, sha256_of
 from bessemer.training.background import Background
+from bessemer.training.optimizer_state import widened
 from bessemer.training.optimizers import Optimizers
 from bessemer.training.parallel.ranks import Alone, Ranks
+from bessemer.training.quantized import Quantized
 from bessemer.training.snapshot import Snapshot
 
 CHECKSUMS = "checksums.json"
@@ -65,7 +67,7 @@ def _with_places(state: dict[str, Any], shapes: Mapping[str, torch.Size], ranks:
 
     def placed(name: str, value: Any) -> Any:
         has_shape = isinstance(value, Tensor) and value.shape == shapes.get(name)
-        return ranks.pieces(name, value) if has_shape else value
+        return ranks.pieces(name, value) if has_shape or isinstance(value, Quantized) else value
 
     found: dict[str, Any] = {
         part: {name: placed(name, value) for name, value in state[part].items()}
@@ -80,6 +82,17 @@ def _with_places(state: dict[str, Any], shapes: Mapping[str, torch.Size], ranks:
         for kind, of_kind in state["optimizers"].items()
     }
     return found
+
+
+def _widened(state: dict[str, Any]) -> dict[str, Any]:
+    """The same state of optimizers, to be loaded into: checkpoints hold no codes."""
+    return {
+        kind: {
+            name: {quantity: widened(value) for quantity, value in quantities.items()}
+            for name, quantities in of_kind.items()
+        }
+        for kind, of_kind in state.items()
+    }
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
@@ -247,6 +260,7 @@ class Checkpoints:
             if has_stepped:
                 _materialize(optimizer)
         state = _state(model, optimizers, average or {})
+        state["optimizers"] = _widened(state["optimizers"])
         _load_state(_with_places(state, _shapes(model), self._ranks), folder)
         model.load_state_dict(state["model"])
         optimizers.load_state(state["optimizers"])

@@ -105,7 +105,8 @@ class TrainingConfig(Config):
         problems = []
         every, schedule = self.every, self.schedule
         try:
-            check_rows(self.parallel, self.batch_sizes.rows(0), self.sequence_length)
+            smallest = "batch_tokens" if self.batch_warmup is None else "batch_warmup.start_tokens"
+            check_rows(self.parallel, self.batch_sizes.rows(0), self.sequence_length, smallest)
         except BessemerError as error:
             problems.append(str(error))
         if every.milestone is not None and every.milestone % every.checkpoint:

@@ -65,7 +65,9 @@ def say_samples(view: View, tokenizer: Tokenizer, prompts: tuple[str, ...], cont
         return
     token_ids = [tokenizer.encode(prompt) for prompt in prompts]
     sampling = SamplingParams(temperature=0.7, max_new_tokens=32)
-    if view.whole is None:
+    if view.generate is not None:
+        answers = view.generate(token_ids, sampling, 0, {tokenizer.end_of_text_id})
+    elif view.whole is None:
         answers = continue_rows(view, token_ids, sampling, 0, {tokenizer.end_of_text_id})
     else:
         was_training = view.whole.training
@@ -81,8 +83,8 @@ def say_samples(view: View, tokenizer: Tokenizer, prompts: tuple[str, ...], cont
 def continue_rows(
     view: View, prompts: Sequence[Sequence[int]], sampling: SamplingParams, seed: int, stop_ids: set[int]
 ) -> list[list[int]]:
-    """What `Engine.generate` draws, of a model that nobody has the whole of: every token takes a pass over
-    all that is before it, since caches are not divided."""
+    """What `Engine.generate` draws, of a model whose layers or rows are divided: every token takes a pass
+    over all that is before it, since there is no cache for them."""
     rows, answers = [list(prompt) for prompt in prompts], [list[int]() for _ in prompts]
     for step in range(sampling.max_new_tokens):
         open_rows = [

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from bessemer.config import Config, Count
 from bessemer.model.width import learning_rate_scales
 from bessemer.training.adamw_8bit import AdamW8bit
-from bessemer.training.optimizer_state import EightBitState, WideState, restore_codes
+from bessemer.training.optimizer_state import EightBitState, WideState
 from bessemer.training.parallel.matrices import Divides, layout_of, local, orthogonal, orthogonal_part
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -85,9 +85,9 @@ class Muon(torch.optim.Optimizer):
                 self._step_alike(parameters, group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, which would make floats of 8-bit codes."""
+        """As torch's; the momentum comes in float32."""
         super().load_state_dict(state_dict)
-        restore_codes(self, state_dict)
+        self._momentum.narrow()
 
     def _step_alike(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Step parameters of one shape, whole or sharded alike; moments and weights lie as they do."""
@@ -95,8 +95,8 @@ class Muon(torch.optim.Optimizer):
         nesterov = []
         for parameter, gradient in zip(parameters, gradients, strict=True):
             buffer = self._momentum.read(parameter)
-            local(buffer).lerp_(local(gradient), 1 - group["momentum"])
-            nesterov.append(local(gradient).lerp(local(buffer), group["momentum"]))
+            buffer.lerp_(local(gradient), 1 - group["momentum"])
+            nesterov.append(local(gradient).lerp(buffer, group["momentum"]))
             self._momentum.write(parameter, buffer)
         joined = self._joined.get(parameters[0])
         if joined is None:
@@ -178,14 +178,15 @@ class Optimizers:
         }
 
     def state(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """What the optimizers remember: optimizer → parameter → quantity. The tensors themselves."""
+        """What the optimizers remember: optimizer → parameter → quantity. The tensors themselves, or
+        `Quantized`."""
         return {
             kind: {names[number]: dict(values) for number, values in optimizer.state_dict()["state"].items()}
             for kind, names, optimizer in zip(self._names, self._of_parameters, self.all, strict=True)
         }
 
     def load_state(self, state: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
-        """Take over what `state` gave."""
+        """Take over what `state` gave, all of it wide: see `widened`."""
         for kind, names, optimizer in zip(self._names, self._of_parameters, self.all, strict=True):
             numbered = {names.index(name): dict(values) for name, values in state[kind].items()}
             groups = optimizer.state_dict()["param_groups"]

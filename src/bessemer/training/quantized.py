@@ -1,11 +1,16 @@
 """Optimizer state in 8 bits: blockwise dynamic quantisation (Dettmers et al. 2022, arXiv:2110.02861).
 
-A tensor is cut into blocks of 2,048 values; each block keeps its largest magnitude in float32 and its
-values, divided by that, as the nearest of 256 numbers. The numbers are those of the paper's dynamic
+A tensor is cut into blocks of 2,048 values; each block keeps its value of the largest magnitude in float32
+and all values, divided by that, as the nearest of 256 numbers. The numbers are those of the paper's dynamic
 tree (section 1.3, figure 2): a unary exponent of ten and a linear fraction share the bits, so that
 small values keep their relative precision over seven orders of magnitude.
+
+Since the largest is kept with its sign, it becomes the number 1 and comes back as it was: what has been
+rounded once is not changed by rounding it again in the same blocks. Checkpoints rely on that, which hold
+float32 and no codes.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -13,6 +18,20 @@ from torch import Tensor
 
 BLOCK = 2048
 """Values that share one scale (section 2.1)."""
+_LEAST_SCALE = 2.0**-100
+"""Blocks of smaller values are zeros: their products with the smallest number would lose bits of their own.
+Updates do not see them beside the eps of AdamW (1e-8) and of Muon."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a process holds of a tensor, in 8 bits."""
+
+    codes: Tensor
+    """uint8 in the tensor's shape; sharded as the tensor is, where it is sharded."""
+    scales: Tensor
+    """float32 [blocks], of the codes held here, laid end to end."""
+    is_signed: bool
 
 
 @cache
@@ -39,15 +58,17 @@ def dynamic_map(*, is_signed: bool) -> Tensor:
 
 
 def quantize(values: Tensor, *, is_signed: bool) -> tuple[Tensor, Tensor]:
-    """Codes, uint8 of the same shape, and the scale of each block, float32 [blocks].
+    """Codes, uint8 of the same shape, and the scale of each block with its sign, float32 [blocks].
 
     `values` is float32; without a sign it must not be negative.
     """
     flat = values.detach().reshape(-1)
     num_blocks = -(-flat.numel() // BLOCK)
     padded = torch.nn.functional.pad(flat, (0, num_blocks * BLOCK - flat.numel())).view(num_blocks, BLOCK)
-    scales = padded.abs().amax(dim=1)
-    unit = padded / scales.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1)
+    lowest, highest = padded.aminmax(dim=1)
+    scales = torch.where(highest >= -lowest, highest, lowest)
+    scales = torch.where(scales.abs() < _LEAST_SCALE, 0.0, scales)
+    unit = padded / torch.where(scales == 0, 1.0, scales).unsqueeze(1)
     numbers = dynamic_map(is_signed=is_signed).to(values.device)
     borders = (numbers[:-1] + numbers[1:]) / 2
     codes = torch.bucketize(unit, borders).to(torch.uint8)

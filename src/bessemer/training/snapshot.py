@@ -1,11 +1,14 @@
 """A copy of the training state in main memory, into the same buffers every time."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+
+from bessemer.training.quantized import Quantized
 
 
 class Snapshot:
@@ -33,6 +36,9 @@ class Snapshot:
             return DTensor(self._filled(way, value.detach().to_local()), value._spec, requires_grad=False)  # type: ignore[reportCallIssue]
         if isinstance(value, Tensor):
             return self._filled(way, value.detach())
+        if isinstance(value, Quantized):
+            codes = self._copied((*way, "codes"), value.codes)
+            return replace(value, codes=codes, scales=self._copied((*way, "scales"), value.scales))
         if isinstance(value, dict):
             return {name: self._copied((*way, name), part) for name, part in value.items()}
         if isinstance(value, (list, tuple)):

@@ -84,14 +84,16 @@ def total(x: Tensor, group: ProcessGroup) -> Tensor:
     return out
 
 
-def sum_gradients(parameters: Iterable[Tensor], group: ProcessGroup) -> None:
-    """Sum the gradients that are there over the processes of a group, in one all-reduce. Of parameters that
-    FSDP has sharded, those of the shards held here."""
+def sum_gradients(
+    parameters: Iterable[Tensor], group: ProcessGroup, dtype: torch.dtype = torch.float32
+) -> None:
+    """Sum the gradients that are there over the processes of a group, in one all-reduce in `dtype`. Of
+    parameters that FSDP has sharded, those of the shards held here."""
     found = [parameter.grad for parameter in parameters if parameter.grad is not None]
     gradients = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in found]
     if not gradients:
         return
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    flat = torch.cat([gradient.flatten() for gradient in gradients]).to(dtype)
     dist.all_reduce(flat, group=group)
     for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(summed.view_as(gradient))

@@ -36,7 +36,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bessemer.errors import BessemerError
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum, Objective
-from bessemer.training.parallel.layout import Layout
+from bessemer.training.parallel.layout import Layout, ParallelConfig
 
 
 class DataParallel(Protocol):
@@ -59,16 +59,21 @@ def distribute(model: Transformer, layout: Layout, left_out: Collection[nn.Param
     another one.
     """
     config = layout.config
+    check_offload(config)
     if config.shard == 1:
-        if config.offload == "cpu":
-            raise BessemerError(
-                "parallel.offload: cpu moves shards of the model, and nothing is sharded: set parallel.shard "
-                "to 2 or more"
-            )
         if config.data * config.context == 1:
             return Whole(model)
         return Copies(model, layout, left_out)
     return Shards(model, layout, left_out)
+
+
+def check_offload(config: ParallelConfig) -> None:
+    """Raises BessemerError where there is nothing to offload."""
+    if config.offload == "cpu" and config.shard == 1:
+        raise BessemerError(
+            "parallel.offload: cpu moves shards of the model to main memory, and nothing is sharded: set "
+            "parallel.shard to 2 or more, or offload to none"
+        )
 
 
 class Whole:

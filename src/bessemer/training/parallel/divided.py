@@ -28,9 +28,16 @@ from bessemer.training.parallel.parts import (
     tensor_part,
     whole,
 )
-from bessemer.training.parallel.pieces import Pieces, Segment, cut_segments, segments_of_ranges
+from bessemer.training.parallel.pieces import (
+    Pieces,
+    QuantizedPieces,
+    Segment,
+    cut_segments,
+    segments_of_ranges,
+)
 from bessemer.training.parallel.shapes import parameter_shapes
 from bessemer.training.parallel.tensor import divide_tensors, sum_undivided_gradients
+from bessemer.training.quantized import Quantized
 
 
 class Divided:
@@ -100,10 +107,14 @@ class Divided:
         experts = self._expert_part(name, value.shape, self._expert_group.rank())
         return value if experts is None else experts.of(value)
 
-    def pieces(self, name: str, value: Tensor) -> Tensor:
+    def pieces(self, name: str, value: Tensor | Quantized) -> Tensor:
         """What is held of a parameter, or of what has its shape, as checkpoints take it: with the places of
         its pieces in the whole. Shares its memory."""
-        if self.num_parts(name) == 1:
+        is_divided = self.num_parts(name) > 1
+        if isinstance(value, Quantized):
+            whole_shape = parameter_shapes(self._config)[name] if is_divided else value.codes.shape
+            return QuantizedPieces.of_quantized(value, whole_shape, self.segments(name, value.codes))
+        if not is_divided:
             return value
         segments = self.segments(name, value)
         held = value.to_local() if isinstance(value, DTensor) else value

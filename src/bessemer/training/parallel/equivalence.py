@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bessemer.runner.context import Metrics, Reporter, StageContext
+from bessemer.runner.executors import LOCAL
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.equivalence_step import (
     Step,
@@ -112,17 +113,20 @@ def cases(num_processes: int) -> list[Case]:
     return dense + [Case(name, parallel, True) for name, parallel in (layouts | experts).items()]
 
 
-def compare_layouts(num_processes: int, reporter: Reporter) -> list[Comparison]:
+def compare_layouts(
+    num_processes: int, reporter: Reporter, on: str = LOCAL, shared_folder: Path | None = None
+) -> list[Comparison]:
     """All cases, in processes that are started for it: a GPU each where there are enough, else on the CPU;
     under torchrun in those that it has started.
 
-    Raises BessemerError when a process dies or hangs.
+    On a Ray cluster (`on`) all nodes must see `shared_folder`, in which a folder is made for the time.
+    Raises BessemerError when a process dies or hangs, or the cluster has too little room.
     """
     config = TrainingConfig(
         batch_tokens=num_processes * TrainingConfig().sequence_length,
         parallel=ParallelConfig(data=num_processes, timeout_s=_TIMEOUT_S),
     )
-    with tempfile.TemporaryDirectory(prefix="bessemer-equivalence-") as name:
+    with tempfile.TemporaryDirectory(prefix=".bessemer-equivalence-", dir=shared_folder) as name:
         folder = Path(name)
         for each in ("output", "scratch"):
             (folder / each).mkdir()
@@ -134,6 +138,7 @@ def compare_layouts(num_processes: int, reporter: Reporter) -> list[Comparison]:
             inputs={},
             reporter=reporter,
             metrics_path=folder / "metrics.jsonl",
+            on=on,
         )
         found = on_ranks(compare_on_ranks, config, context)
     return [Comparison(**row) for row in found["comparisons"]]

@@ -145,13 +145,23 @@ def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, 
         )
 
 
-def check_rows(config: ParallelConfig, rows_per_step: int, row_tokens: int) -> None:
-    """Raises BessemerError when a step has too few rows, or rows of the wrong length, for the processes."""
+def check_rows(
+    config: ParallelConfig, rows_per_step: int, row_tokens: int, setting: str = "batch_tokens"
+) -> None:
+    """Raises BessemerError when a step has too few rows, or rows of the wrong length, for the processes.
+    `setting` decides how many rows the smallest step has."""
     ranks = config.data * config.shard
     if rows_per_step < ranks:
         raise BessemerError(
             f"a step has {rows_per_step} rows, fewer than the {ranks} processes that take rows (data x "
-            f"shard): raise batch_tokens to at least {ranks * row_tokens:,}, or use at most {rows_per_step}"
+            f"shard): raise {setting} to at least {ranks * row_tokens:,}, or use at most {rows_per_step}"
+        )
+    if config.pipeline_schedule == "1f1b" and rows_per_step // ranks < config.pipeline:
+        raise BessemerError(
+            f"a step has {rows_per_step} rows, and a 1f1b pipeline of {config.pipeline} processes needs as "
+            f"many for each of the {ranks} that take rows (data x shard): raise {setting} to at least "
+            f"{ranks * config.pipeline * row_tokens:,}, use a shorter pipeline, or the schedule "
+            "interleaved or zero_bubble"
         )
     if row_tokens % (config.context * config.tensor):
         raise BessemerError(

@@ -32,7 +32,8 @@ def materialize(
 ) -> None:
     """Put tensors with memory and values in the place of those on the meta device.
 
-    `modules` together have the names of the whole model; what two of them share stays shared. Parameters come
+    `modules` together have the names of the whole model; what two of them share stays shared, and of two
+    tensors of one name the first gets values. Parameters come
     to lie on `parameter_device`, where that is another than that of buffers. Before anything holds on to the
     parameters, but after FSDP, which looks them up again before its first pass.
     """
@@ -47,7 +48,7 @@ def materialize(
                 if tensor not in made:
                     is_buffer = not isinstance(tensor, nn.Parameter)
                     made[tensor] = _empty(tensor, device if is_buffer else parameter_device or device)
-                    held[f"{prefix}.{name}" if prefix else name] = made[tensor]
+                    held.setdefault(f"{prefix}.{name}" if prefix else name, made[tensor])
                 setattr(module, name, made[tensor])
     fill(held, weights, segments)
 

@@ -16,7 +16,14 @@ from bessemer.model.config import ModelConfig
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.activation_memory import Tokens, pipeline_activations, pipeline_buffers
 from bessemer.training.parallel.layout import ParallelConfig
-from bessemer.training.parallel.shapes import Place, Shape, held_shapes, num_elements, sharded_shapes
+from bessemer.training.parallel.shapes import (
+    Place,
+    Shape,
+    copied_elements,
+    held_shapes,
+    num_elements,
+    sharded_shapes,
+)
 from bessemer.training.quantized import BLOCK
 
 _PARAMETER_BYTES = 4
@@ -56,7 +63,8 @@ def rank_memory(
     held = held_shapes(config, parallel, place, tokens.row)
     sharded = sharded_shapes(held, parallel, place)
     return RankMemory(
-        parameters=_PARAMETER_BYTES * num_elements(sharded),
+        parameters=_PARAMETER_BYTES
+        * (num_elements(sharded) + copied_elements(config, parallel, place, sharded)),
         gradients=_PARAMETER_BYTES * num_elements(sharded),
         optimizer=optimizer_bytes(sharded, optimizer),
         gathered=gathered_bytes(held, sharded, parallel, tokens.micro_batches),

@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
+from bessemer.training.parallel.matrices import local
+from bessemer.training.quantized import Quantized, dequantize
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -72,7 +75,7 @@ class Pieces(Tensor):
         ]
 
     def __create_write_items__(self, fqn: str, object: Any) -> list[WriteItem]:
-        properties = TensorProperties.create_from_tensor(self.as_subclass(Tensor))
+        properties = TensorProperties.create_from_tensor(self._like())
         return [
             WriteItem(
                 index=MetadataIndex(fqn, chunk.offsets),
@@ -85,8 +88,40 @@ class Pieces(Tensor):
     def __get_tensor_shard__(self, index: MetadataIndex) -> Tensor:
         for piece in product(*self.segments):
             if index.offset == torch.Size(segment.whole for segment in piece):
-                view = self.as_subclass(Tensor)
+                view = self._held()
                 for dim, segment in enumerate(piece):
                     view = view.narrow(dim, segment.here, segment.length)
                 return view
         raise ValueError(f"no piece of {index.fqn} begins at {index.offset}")
+
+    def _like(self) -> Tensor:
+        """Tells dtype and device."""
+        return self.as_subclass(Tensor)
+
+    def _held(self) -> Tensor:
+        """All that is held."""
+        return self.as_subclass(Tensor)
+
+
+class QuantizedPieces(Pieces):
+    """What is held of a tensor in 8 bits, which is written in float32: other layouts have other blocks. It is
+    widened when it is written, one tensor at a time."""
+
+    quantized: Quantized
+
+    @staticmethod
+    def of_quantized(
+        value: Quantized, whole_size: Sequence[int], segments: list[list[Segment]]
+    ) -> "QuantizedPieces":
+        """See `Pieces.of`."""
+        pieces = torch.Tensor._make_subclass(QuantizedPieces, local(value.codes))
+        pieces.whole_size, pieces.segments = torch.Size(whole_size), segments
+        pieces.quantized = value
+        return pieces
+
+    def _like(self) -> Tensor:
+        return self.quantized.scales
+
+    def _held(self) -> Tensor:
+        value = self.quantized
+        return dequantize(local(value.codes), value.scales, is_signed=value.is_signed)

@@ -8,7 +8,8 @@ The order of forward and backward passes is torch's (`torch.distributed.pipelini
 - `interleaved`: two stages a process, in two rounds, which halves that (ibid., section 2.2.2).
 - `zero_bubble`: gradients of weights wait for when there is nothing else to do (Qi et al. 2023, "Zero Bubble
   Pipeline Parallelism", section 6, ZB-V). Two stages a process, laid out as a V: the first process has the
-  first stage and the last, so tied embeddings need no exchange.
+  first stage and the last, so tied embeddings need no exchange. Sharded, each of these two stages has a copy
+  of its own to gather: shards of an embedding, and of its gradient, more.
 
 Losses and gradients are summed over micro-batches, never averaged: with unequal numbers of targets a mean of
 means is wrong. The caller divides once by the count of all micro-batches and processes.
@@ -40,6 +41,7 @@ from bessemer.evaluation.scores import Scores
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum, Objective
 from bessemer.training.batches import Batch
+from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.pipeline_split import balanced_split, check_split, layer_ranges
 from bessemer.training.parallel.pipeline_stage import Held, Stage, Work
 
@@ -60,10 +62,12 @@ class Pipeline:
         schedule: PipelineSchedule = "1f1b",
         layers: Sequence[int] | None = None,
         context: int | None = None,
+        *,
+        is_sharded: bool = False,
     ) -> None:
         """`model` is whole and the same on all processes of `group`, or already divided by tensors or
         experts; it is taken apart. `layers` are those of each stage; default: balanced for rows of `context`
-        tokens (default: the longest of the model).
+        tokens (default: the longest of the model). `is_sharded`: stages will be sharded, each for itself.
 
         Raises BessemerError when there are fewer layers than stages.
         """
@@ -76,8 +80,10 @@ class Pipeline:
         check_split(self.num_stages, config.num_hidden_layers, layers)
         self.layers = tuple(layers)
         ranges = layer_ranges(self.layers)
+        # Both ends in one process share an embedding; two shards of it cannot be one parameter.
+        has_two = is_sharded and self._process_of(0) == self._process_of(self.num_stages - 1)
         self.stages = [
-            Stage(model, number, self.num_stages, ranges[number])
+            Stage(model, number, self.num_stages, ranges[number], has_own_embedding=has_two)
             for number in stages_of(group.rank(), group.size(), schedule)
         ]
         self.modules: list[nn.Module] = list(self.stages)
@@ -120,8 +126,10 @@ class Pipeline:
         if copied is not None:
             copied.grad = None
         numbers = torch.arange(len(batches))
+        self._renew_copy()
         self._schedule(batches).step(number=numbers, target=numbers, return_outputs=False)
         self._check_gradients()
+        self._add_copy()
         self._sum_copies(earlier)
         return self._tell(work)
 
@@ -129,6 +137,7 @@ class Pipeline:
     def evaluate(self, objective: Objective[Any], batches: Sequence[Any]) -> LossSum:
         """Losses of any number of micro-batches, summed, the same on all processes; no gradients."""
         work = self._give(Work(objective, batches))
+        self._renew_copy()
         sends: list[Any] = []
         outputs: list[tuple[Tensor, ...]] = []
         for stage, module in zip(self.stages, self.modules, strict=True):
@@ -232,6 +241,22 @@ class Pipeline:
                 assert parameter.grad is not None or not parameter.requires_grad, (
                     f"{name} has no gradient: shard stages with reshard_after_forward=False"
                 )
+
+    @torch.no_grad()
+    def _renew_copy(self) -> None:
+        """Give a second copy of the embedding in this process the values of the first, which alone is
+        trained. Both are sharded alike."""
+        first, last = self.stages[0], self.stages[-1]
+        if last.has_copy:
+            local(last.embedding).copy_(local(first.embedding))
+
+    @torch.no_grad()
+    def _add_copy(self) -> None:
+        """Add the second copy's gradient to the first's."""
+        first, last = self.stages[0].embedding, self.stages[-1].embedding
+        if self.stages[-1].has_copy and first.grad is not None and last.grad is not None:
+            local(first.grad).add_(local(last.grad))
+            last.grad = None
 
     def _copied(self) -> nn.Parameter | None:
         """The embedding, where this process has one of two copies."""

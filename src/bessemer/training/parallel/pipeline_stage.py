@@ -71,7 +71,17 @@ class Layers(nn.ModuleList):
 class Stage(Transformer):
     """A part of a model; shares the model's parameters, under the same names."""
 
-    def __init__(self, model: Transformer, number: int, num_stages: int, layers: range) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        number: int,
+        num_stages: int,
+        layers: range,
+        *,
+        has_own_embedding: bool = False,
+    ) -> None:
+        """`has_own_embedding`: in a process that has the first stage too, the last gets a copy where it needs
+        one."""
         nn.Module.__init__(self)
         self.number, self.is_first, self.is_last = number, number == 0, number == num_stages - 1
         self.config, self.compute_dtype = model.config, model.compute_dtype
@@ -81,7 +91,12 @@ class Stage(Transformer):
         # The blocks for future tokens embed the tokens again.
         looks_up_again = model.head is None or len(model.future) > 0
         needs_embedding = self.is_first or (self.is_last and looks_up_again)
-        self.register_parameter("embedding", model.embedding if needs_embedding else None)
+        self.has_copy = has_own_embedding and needs_embedding and not self.is_first
+        """Whether the embedding is one more copy of that of this process's first stage."""
+        embedding = model.embedding if needs_embedding else None
+        if self.has_copy:
+            embedding = nn.Parameter(model.embedding.detach().clone(), model.embedding.requires_grad)
+        self.register_parameter("embedding", embedding)
         self.register_parameter("positions", model.positions if self.is_first else None)
         self.blocks = Layers({layer: model.blocks[layer] for layer in layers})
         for name in ("final_norm", "final_norm_bias", "head"):
@@ -215,6 +230,8 @@ class Held(nn.Module):
         self.compute_dtype = stages[0].compute_dtype
         for stage in stages:
             for name, parameter in stage.named_parameters(recurse=False):
+                if stage.has_copy and name == "embedding":
+                    continue
                 assert getattr(self, name, parameter) is parameter, f"two stages hold a {name} of their own"
                 self.register_parameter(name, parameter)
         self.blocks = Layers(dict(item for stage in stages for item in cast(Layers, stage.blocks).numbered()))

@@ -1,7 +1,9 @@
 """What one of the processes of a training stage does: join the others, agree, work, tell how it went."""
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -39,7 +41,7 @@ class LocalProcess:
 def run_local(
     place: LocalProcess, work: Any, config: TrainingConfig, context: StageContext, messages: Connection
 ) -> None:
-    """Main function of a local process."""
+    """Main function of a local process. It does not return."""
     exit_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes itself
     torch.set_num_threads(place.num_threads)
@@ -61,7 +63,19 @@ def run_local(
         os._exit(1)  # at once: threads may wait for processes that are gone
     if place.rank == 0:
         messages.send(("metrics", metrics))
+    leave_groups()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The interpreter's own end takes a second, and threads of libraries that meet it there abort the process,
+    # which would then seem to have failed.
+    os._exit(0)
+
+
+def leave_groups() -> None:
+    """End the default group, and with it the groups and threads of all layouts, which refer to themselves:
+    threads that live on until the interpreter ends may abort the process then."""
     dist.destroy_process_group()
+    gc.collect()
 
 
 def join(work: Any, config: TrainingConfig, context: StageContext, device_type: str) -> Metrics:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from bessemer.evaluation.scores import Evaluate, evaluate_alone
+from bessemer.inference.sampling import SamplingParams
 from bessemer.model.config import ModelConfig
 from bessemer.model.transformer import Transformer
 from bessemer.model.weights import Weights
@@ -16,9 +17,16 @@ from bessemer.objectives.base import LossSum, Objective
 from bessemer.training.accumulation import accumulate
 from bessemer.training.gradients import clip_by_norms
 from bessemer.training.optimizers import JoinedMatrix, OptimizerConfig
-from bessemer.training.parallel.materialize import fill, materialize
+from bessemer.training.parallel.materialize import fill, materialize, whole_segments
+from bessemer.training.parallel.pieces import QuantizedPieces
+from bessemer.training.quantized import Quantized
 
 ValueT = TypeVar("ValueT")
+
+
+Generate = Callable[[Sequence[Sequence[int]], SamplingParams, int, set[int]], list[list[int]]]
+"""Prompts, how to draw, a seed and stop tokens; the tokens after each prompt, as `Engine.generate` draws
+them."""
 
 
 def any_number(num_parts: int, num_rows: int) -> int:
@@ -65,6 +73,8 @@ class View:
     """Whole tensors by name. Where nobody has the whole, every look-up joins one, on all ranks."""
     whole: Transformer | None
     """The model itself, where this rank has all of it."""
+    generate: Generate | None = None
+    """Completes prompts with a cache, where a divided model can."""
 
 
 class Ranks(Protocol):
@@ -105,7 +115,7 @@ class Ranks(Protocol):
         """Matrices of which this process has parts, for its optimizers."""
         ...
 
-    def pieces(self, name: str, value: Tensor) -> Tensor:
+    def pieces(self, name: str, value: Tensor | Quantized) -> Tensor:
         """What is held of a parameter, or of what has its shape, as checkpoints take it."""
         ...
 
@@ -181,8 +191,11 @@ class Alone:
     def joined(self, model: nn.Module) -> Mapping[Tensor, JoinedMatrix]:
         return {}
 
-    def pieces(self, name: str, value: Tensor) -> Tensor:
-        return value
+    def pieces(self, name: str, value: Tensor | Quantized) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        segments = whole_segments(name, value.codes)
+        return QuantizedPieces.of_quantized(value, value.codes.shape, segments)
 
     def own(self, batch: Any) -> Any:
         return batch

@@ -21,7 +21,7 @@ from bessemer.runner.context import Metrics
 from bessemer.training.parallel.endings import Failure, failure_of
 from bessemer.training.parallel.interfaces import prefer_interface_of, prefer_loopback
 from bessemer.training.parallel.message import unpacked
-from bessemer.training.parallel.process import context_of_rank, join, pick_device
+from bessemer.training.parallel.process import context_of_rank, join, leave_groups, pick_device
 from bessemer.training.parallel.reporters import Message, SentReporter
 
 END: Message = ("end",)
@@ -137,5 +137,5 @@ class RayRank:
             own = context_of_rank(context, seat.rank, Path(folder))
             reporter = SentReporter(self._news.put) if seat.rank == 0 else context.reporter
             metrics = join(work, config, replace(own, reporter=reporter), device_type)
-        dist.destroy_process_group()
+        leave_groups()
         return metrics

@@ -156,6 +156,15 @@ def _of_stages(
     return {name: shape for name, shape in parameter_shapes(config).items() if is_held(name)}
 
 
+def copied_elements(
+    config: ModelConfig, parallel: ParallelConfig, place: Place, sharded: Mapping[str, Shape]
+) -> int:
+    """Of the second copy of the embedding, of a process that holds both ends of a sharded pipeline."""
+    looks_up_again = config.tie_word_embeddings or config.future_tokens > 0
+    is_copied = parallel.pipeline > 1 and parallel.shard > 1 and looks_up_again
+    return prod(sharded["embedding"]) if is_copied and all(has_ends(parallel, place)) else 0
+
+
 def shard_shape(shape: Shape, size: int, place: int) -> Shape:
     """The rows of a parameter that FSDP leaves at `place` of `size` processes: as `torch.chunk`, the first
     ones have as many as can be, the last fewer or none."""

@@ -12,6 +12,10 @@ parts of a sum, which `sum_undivided_gradients` takes.
 Shapes as in `bessemer.model.division`; W vocabulary rows held here, R processes, C tokens of a chunk.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +34,7 @@ from bessemer.training.parallel.collectives import (
     reduce_scatter,
     sum_gradients,
     sum_of_one_loss,
+    total,
 )
 from bessemer.training.parallel.layout import ParallelConfig, check_shape
 from bessemer.training.parallel.parts import is_tensor_divided, keep_parts, share, tensor_part
@@ -142,6 +147,39 @@ class TensorDivision:
                 f"rows of {num_tokens} tokens do not divide over {self.size} tensor-parallel processes: "
                 f"choose a sequence_length that is a multiple of {self.size}"
             )
+
+
+class WholeRowsDivision(TensorDivision):
+    """For generation, where a row's one new token cannot be divided: every process has all tokens between
+    matrices, too (Shoeybi et al. 2019, section 3). Without gradients."""
+
+    def own(self, x_BT: Tensor) -> Tensor:
+        return x_BT
+
+    def gather(self, x_TD: Tensor) -> Tensor:
+        return x_TD
+
+    def reduce(self, x_TD: Tensor) -> Tensor:
+        return total(x_TD, self.group)
+
+    def _check_tokens(self, num_tokens: int) -> None:
+        """Any number will do."""
+
+
+@contextmanager
+def with_whole_rows(model: nn.Module) -> Iterator[None]:
+    """Within it, a model that is divided by tensors takes rows of any length, without gradients."""
+    divided: list[Any] = [
+        module for module in model.modules() if isinstance(getattr(module, "division", None), TensorDivision)
+    ]
+    before = [module.division for module in divided]
+    for module, division in zip(divided, before, strict=True):
+        module.division = WholeRowsDivision(division.group, division.vocab_size)
+    try:
+        yield
+    finally:
+        for module, division in zip(divided, before, strict=True):
+            module.division = division
 
 
 class _LogProbabilities(torch.autograd.Function):

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
-from bessemer.errors import BessemerError
 from bessemer.evaluation.scores import Scores
+from bessemer.inference.sampling import SamplingParams
 from bessemer.model.mixture import Mixture
 from bessemer.model.transformer import Transformer
 from bessemer.model.weights import Weights
@@ -23,7 +23,9 @@ from bessemer.training.batches import Batch
 from bessemer.training.gradients import GROUPS, group_of
 from bessemer.training.optimizers import JoinedMatrix, OptimizerConfig
 from bessemer.training.parallel.context import padded_rows, part_of_rows
+from bessemer.training.parallel.data import reshard
 from bessemer.training.parallel.divided import Divided
+from bessemer.training.parallel.generation import generate
 from bessemer.training.parallel.joined import JoinedWeights
 from bessemer.training.parallel.layout import Layout, check_shape
 from bessemer.training.parallel.materialize import fill, materialize
@@ -31,7 +33,9 @@ from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.pipeline import fitting_within
 from bessemer.training.parallel.ranks import Share, View
 from bessemer.training.parallel.shapes import parameter_shapes
+from bessemer.training.parallel.tensor import with_whole_rows
 from bessemer.training.parallel.trained import Accumulating, Pipelining, Trained
+from bessemer.training.quantized import Quantized
 
 ValueT = TypeVar("ValueT")
 
@@ -75,11 +79,6 @@ class Together:
     ) -> nn.Module:
         """Raises BessemerError for what does not divide, and for settings that do not go together."""
         config, shape = self._layout.config, model.config
-        if optimizer.state_bits == 8 and config.shard * config.tensor * config.expert > 1:
-            raise BessemerError(
-                "optimizer.state_bits 8 keeps blocks of codes that do not follow the parts of a parameter: "
-                "set it to 32 with parallel.shard, tensor and expert, or use parallel.data"
-            )
         check_shape(
             config,
             shape.num_attention_heads,
@@ -123,7 +122,7 @@ class Together:
             if divided.is_joined_for_updates(name)
         }
 
-    def pieces(self, name: str, value: Tensor) -> Tensor:
+    def pieces(self, name: str, value: Tensor | Quantized) -> Tensor:
         return self.divided.pieces(name, value)
 
     def own(self, batch: Any) -> Any:
@@ -189,7 +188,9 @@ class Together:
             return View(model.config, self._evaluate, model.state_dict(), model)
         pipeline = self._layout.mesh["pipeline"].get_group()
         weights = JoinedWeights(model, self.divided, pipeline, self._device)
-        return View(model.config, self._evaluate, weights, None)  # type: ignore[reportArgumentType]
+        # A cache of parts of rows or of some layers is not written.
+        completes = self._generate if config.context * config.pipeline == 1 else None
+        return View(model.config, self._evaluate, weights, None, completes)  # type: ignore[reportArgumentType]
 
     def _evaluate(self, scores: Scores, batches: Sequence[Batch]) -> list[Tensor]:
         """Batches are shared out over the processes that see different rows. Those with fewer score the first
@@ -213,6 +214,25 @@ class Together:
                 of_batches[number].copy_(value)
         dist.all_reduce(total, group=self._tokens)
         return list(of_batches)
+
+    def _generate(
+        self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, seed: int, stop_ids: set[int]
+    ) -> list[list[int]]:
+        """Every process works on all prompts."""
+        model = self._prepared[0].module
+        assert isinstance(model, Transformer)
+        num_kv_heads = model.config.num_key_value_heads // self._layout.config.tensor
+        was_training = model.training
+        model.eval()
+        with with_whole_rows(model):
+            found = generate(model, num_kv_heads, prompts, sampling, seed, stop_ids, self._of_first)
+        reshard(model)
+        model.train(was_training)
+        return found
+
+    def _of_first(self, value: Tensor) -> Tensor:
+        dist.broadcast(value, src=0)
+        return value
 
     def fill(self, model: nn.Module, weights: Weights, names: Collection[str]) -> None:
         held = {name: value for name, value in model.state_dict().items() if name in names}

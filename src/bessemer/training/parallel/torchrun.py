@@ -26,7 +26,7 @@ from bessemer.runner.context import Metrics, StageContext
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.endings import GRACE_S, failure_of
 from bessemer.training.parallel.message import packed, unpacked
-from bessemer.training.parallel.process import context_of_rank, join, pick_device
+from bessemer.training.parallel.process import context_of_rank, join, leave_groups, pick_device
 
 _ARRIVALS, _COUNTER, _DONE = "bessemer/arrivals", "stages", b"done"
 _POLL_S = 0.05
@@ -89,7 +89,7 @@ def _stage(store: Any, number: int, work: Any, config: TrainingConfig, context: 
         metrics = join(work, config, context, device_type)
     except Exception as error:
         raise _named(error, store, number, config.parallel.timeout_s) from error
-    dist.destroy_process_group()
+    leave_groups()
     return metrics
 
 

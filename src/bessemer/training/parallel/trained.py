@@ -11,14 +11,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bessemer.errors import BessemerError
 from bessemer.evaluation.scores import Scores
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import Objective
 from bessemer.training.accumulation import accumulate
 from bessemer.training.batches import Batch
 from bessemer.training.parallel.collectives import sum_gradients
-from bessemer.training.parallel.data import distribute, reshard, shard_model
+from bessemer.training.parallel.data import check_offload, distribute, reshard, shard_model
 from bessemer.training.parallel.divided import Divided
 from bessemer.training.parallel.layout import Layout
 from bessemer.training.parallel.pipeline import Pipeline
@@ -96,20 +95,12 @@ class Pipelining:
     ) -> None:
         """`row_tokens` of a row, by which layers are shared out evenly; the model is taken apart."""
         config = layout.config
-        is_tied = model.head is None or len(model.future) > 0
-        if config.shard > 1 and config.pipeline_schedule == "zero_bubble" and is_tied:
-            raise BessemerError(
-                "parallel.shard with pipeline_schedule zero_bubble would shard a tied embedding twice, at "
-                "both ends of the pipeline: set tie_word_embeddings to false, or take the schedule 1f1b"
-            )
-        if config.shard == 1 and (config.offload == "cpu" or config.gradient_dtype == "bfloat16"):
-            raise BessemerError(
-                "parallel.offload: cpu and gradient_dtype: bfloat16 concern shards in a pipeline, and "
-                "nothing is sharded: set parallel.shard to 2 or more, or leave them out"
-            )
+        check_offload(config)
         self._divided = divided
         group = layout.mesh["pipeline"].get_group()
-        self._pipeline = Pipeline(model, group, config.pipeline_schedule, context=row_tokens)
+        self._pipeline = Pipeline(
+            model, group, config.pipeline_schedule, context=row_tokens, is_sharded=config.shard > 1
+        )
         self._copied: list[Tensor] = []
         if config.shard > 1:
             elsewhere = {p for stage in self._pipeline.stages for p in divided.divided_elsewhere(stage)}
@@ -123,13 +114,14 @@ class Pipelining:
             elsewhere = divided.divided_elsewhere(self.module)
             self._copied = [p for p in self.module.parameters() if p.requires_grad and p not in elsewhere]
             self._copies_group = layout.flat("data", "context").get_group()
+            self._copies_dtype = torch.bfloat16 if config.gradient_dtype == "bfloat16" else torch.float32
 
     def gradients(
         self, objective: Objective[Any], batches: Sequence[Any], num_parts: int, factor: float
     ) -> tuple[float, dict[str, float]]:
         loss = self._pipeline.step(objective, batches, factor)
         if self._copied:
-            sum_gradients(self._copied, self._copies_group)
+            sum_gradients(self._copied, self._copies_group, self._copies_dtype)
         self._divided.sum_gradients(self.module)
         return float(loss.total), loss.sums
 
