@@ -40,16 +40,19 @@ def test_neighbours_share_the_innermost_way():
             4,
             r"choose sizes whose product is 4 \(pipeline x context x tensor is 3, which does not divide it\)",
         ),
-        (
-            ParallelConfig(data=2, shard=3, expert=4),
-            6,
-            r"parallel\.expert 4 does not divide data x shard x context = 6: one of 1, 2, 3, 6 would",
-        ),
     ],
 )
 def test_a_layout_that_does_not_fit_the_processes_is_refused_with_what_would(config, world_size, message):
     with pytest.raises(BessemerError, match=message):
         build_layout(config, world_size)
+
+
+def test_experts_that_do_not_divide_the_processes_are_refused_by_the_config_with_what_would():
+    with pytest.raises(
+        ValueError,
+        match=r"expert 4 does not divide data x shard x context = 6: one of 1, 2, 3, 6 would",
+    ):
+        ParallelConfig(data=2, shard=3, expert=4)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,21 @@ def test_a_layout_that_does_not_fit_the_processes_is_refused_with_what_would(con
             0,
             r"tensor 3 does not divide 8 attention heads and 4 key/value heads: 1, 2, 4",
         ),
-        (ParallelConfig(pipeline=7), 0, r"pipeline 7 is more than the model's 6 layers: at most 6 fit"),
+        (
+            ParallelConfig(pipeline=7),
+            0,
+            r"pipeline 7 with the schedule 1f1b has 7 stages, more than the model's 6 layers: at most 6 ",
+        ),
+        (
+            ParallelConfig(pipeline=4, pipeline_schedule="interleaved"),
+            0,
+            r"pipeline 4 with the schedule interleaved has 8 stages, .* 6 layers: at most 3 processes fit",
+        ),
+        (
+            ParallelConfig(context=3, context_kind="ulysses", tensor=2),
+            0,
+            r"a context of 3 processes does not divide the 2 key/value heads .* gather, or context to 1, 2",
+        ),
         (
             ParallelConfig(data=2, expert=2),
             0,
@@ -81,6 +98,9 @@ def test_rows_that_are_too_few_or_of_a_wrong_length_are_refused_with_what_would(
         BessemerError, match=r"3 rows, fewer than the 4 .* raise batch_tokens to at least 256, or"
     ):
         check_rows(ParallelConfig(data=2, shard=2), 3, 64)
+    check_rows(ParallelConfig(data=2, pipeline=4), 8, 64)
+    with pytest.raises(BessemerError, match=r"7 rows, and a 1f1b pipeline of 4 .* to at least 512, or use a"):
+        check_rows(ParallelConfig(data=2, pipeline=4), 7, 64)
     with pytest.raises(BessemerError, match=r"sequence_length 66 is not a multiple of context x tensor = 4"):
         check_rows(ParallelConfig(context=2, tensor=2), 8, 66)
 

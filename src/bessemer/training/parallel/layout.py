@@ -5,18 +5,25 @@ innermost way, which talks the most. Experts have no processes of their own: the
 those that see different tokens (data, shard and context together).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
+from bessemer.model.config import ModelConfig
 
 WAYS = ("pipeline", "data", "shard", "context", "tensor")
 """Names of the mesh's dimensions, from the outside in."""
+
+
+ContextKind = Literal["gather", "ulysses"]
+STAGES_PER_PROCESS = {"1f1b": 1, "interleaved": 2, "zero_bubble": 2}
+"""Parts of the model that a process of a pipeline holds, by schedule."""
 
 
 class ParallelConfig(Config):
@@ -37,6 +44,9 @@ class ParallelConfig(Config):
     """Order of the micro-batches' forward and backward passes."""
     context: Count = Field(default=1, ge=1)
     """Processes that split each row's tokens."""
+    context_kind: ContextKind = "gather"
+    """How attention sees whole rows: gather, keys and values of all processes; ulysses, a share of the heads
+    (see `bessemer.training.parallel.context` for which sends less)."""
     expert: Count = Field(default=1, ge=1)
     """Processes that split the experts; must divide data times shard times context."""
 
@@ -54,6 +64,16 @@ class ParallelConfig(Config):
     def world_size(self) -> int:
         """Processes in all."""
         return self.pipeline * self.data * self.shard * self.context * self.tensor
+
+    @model_validator(mode="after")
+    def _experts_divide_those_that_see_tokens(self) -> "ParallelConfig":
+        token_ranks = self.data * self.shard * self.context
+        if token_ranks % self.expert:
+            raise ValueError(
+                f"parallel.expert {self.expert} does not divide data x shard x context = {token_ranks}: "
+                f"one of {_listed(_divisors(token_ranks))} would"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -94,13 +114,6 @@ def build_layout(config: ParallelConfig, world_size: int, device_type: str = "cp
             f"the layout ({sizes or 'one process'}) takes {config.world_size} processes, but {world_size} "
             f"were started: start {config.world_size}, or {_mend(config, world_size)}"
         )
-    token_ranks = config.data * config.shard * config.context
-    if token_ranks % config.expert:
-        fitting = ", ".join(str(n) for n in range(1, token_ranks + 1) if token_ranks % n == 0)
-        raise BessemerError(
-            f"parallel.expert {config.expert} does not divide data x shard x context = {token_ranks}: "
-            f"one of {fitting} would"
-        )
     shape = tuple(getattr(config, way) for way in WAYS)
     return Layout(config, init_device_mesh(device_type, shape, mesh_dim_names=WAYS))
 
@@ -116,21 +129,38 @@ def _mend(config: ParallelConfig, world_size: int) -> str:
     return f"set data x shard to {world_size // rest}"
 
 
-def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, experts: int) -> None:
-    """Raises BessemerError, naming what would fit, when a model cannot be split this way.
+def check_model(config: ParallelConfig, model: ModelConfig) -> None:
+    """Raises BessemerError, naming what would fit, when a model cannot be split this way."""
+    check_shape(
+        config,
+        model.num_attention_heads,
+        model.num_key_value_heads,
+        model.num_hidden_layers,
+        model.mixture.num_experts if model.mixture is not None else 0,
+    )
 
-    `experts` is 0 for a dense model.
-    """
+
+def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, experts: int) -> None:
+    """As `check_model`; `experts` is 0 for a dense model."""
     if heads % config.tensor or kv_heads % config.tensor:
-        fitting = [n for n in range(1, kv_heads + 1) if heads % n == 0 and kv_heads % n == 0]
+        fitting = [n for n in _divisors(kv_heads) if heads % n == 0]
         raise BessemerError(
             f"parallel.tensor {config.tensor} does not divide {heads} attention heads and {kv_heads} "
-            f"key/value heads: {', '.join(map(str, fitting))} would"
+            f"key/value heads: {_listed(fitting)} would"
         )
-    if config.pipeline > layers:
+    own_heads = kv_heads // config.tensor
+    if config.context_kind == "ulysses" and own_heads % config.context:
         raise BessemerError(
-            f"parallel.pipeline {config.pipeline} is more than the model's {layers} layers: at most {layers} "
-            "fit"
+            f"parallel.context_kind ulysses divides heads, but a context of {config.context} processes does "
+            f"not divide the {own_heads} key/value heads that each has: set context_kind to gather, or "
+            f"context to {_listed(_divisors(own_heads))}"
+        )
+    stages = config.pipeline * STAGES_PER_PROCESS[config.pipeline_schedule]
+    if config.pipeline > 1 and stages > layers:
+        most = layers // STAGES_PER_PROCESS[config.pipeline_schedule]
+        raise BessemerError(
+            f"parallel.pipeline {config.pipeline} with the schedule {config.pipeline_schedule} has {stages} "
+            f"stages, more than the model's {layers} layers: at most {max(1, most)} processes fit"
         )
     if config.expert > 1 and (experts == 0 or experts % config.expert):
         if experts == 0:
@@ -138,11 +168,18 @@ def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, 
                 f"parallel.expert {config.expert} needs a mixture of experts, and this model is dense: "
                 "set it to 1"
             )
-        fitting = [n for n in range(1, experts + 1) if experts % n == 0]
         raise BessemerError(
             f"parallel.expert {config.expert} does not divide {experts} experts: "
-            f"{', '.join(map(str, fitting))} would"
+            f"{_listed(_divisors(experts))} would"
         )
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def check_rows(config: ParallelConfig, rows_per_step: int, row_tokens: int) -> None:
@@ -152,6 +189,12 @@ def check_rows(config: ParallelConfig, rows_per_step: int, row_tokens: int) -> N
         raise BessemerError(
             f"a step has {rows_per_step} rows, fewer than the {ranks} processes that take rows (data x "
             f"shard): raise batch_tokens to at least {ranks * row_tokens:,}, or use at most {rows_per_step}"
+        )
+    if config.pipeline_schedule == "1f1b" and rows_per_step // ranks < config.pipeline:
+        raise BessemerError(
+            f"a step has {rows_per_step} rows, and a 1f1b pipeline of {config.pipeline} processes needs as "
+            f"many for each of the {ranks} that take rows (data x shard): raise batch_tokens to at least "
+            f"{ranks * config.pipeline * row_tokens:,}, or use a shorter pipeline"
         )
     if row_tokens % (config.context * config.tensor):
         raise BessemerError(

@@ -3,10 +3,13 @@
 A step takes two small gathers (counts; losses) and one for the norm, whatever the model's size.
 """
 
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -25,7 +28,7 @@ from bessemer.training.optimizers import JoinedMatrix, OptimizerConfig
 from bessemer.training.parallel.context import padded_rows, part_of_rows
 from bessemer.training.parallel.divided import Divided
 from bessemer.training.parallel.joined import JoinedWeights
-from bessemer.training.parallel.layout import Layout, check_shape
+from bessemer.training.parallel.layout import Layout, check_model
 from bessemer.training.parallel.materialize import fill, materialize
 from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.pipeline import fitting_within
@@ -80,13 +83,7 @@ class Together:
                 "optimizer.state_bits 8 keeps blocks of codes that do not follow the parts of a parameter: "
                 "set it to 32 with parallel.shard, tensor and expert, or use parallel.data"
             )
-        check_shape(
-            config,
-            shape.num_attention_heads,
-            shape.num_key_value_heads,
-            shape.num_hidden_layers,
-            shape.mixture.num_experts if shape.mixture is not None else 0,
-        )
+        check_model(config, shape)
         self._divided = Divided(self._layout, shape)
         self._divided.divide(model)
         fill = partial(self._fill, weights, model.device)
@@ -217,6 +214,25 @@ class Together:
     def fill(self, model: nn.Module, weights: Weights, names: Collection[str]) -> None:
         held = {name: value for name, value in model.state_dict().items() if name in names}
         fill(held, weights, self.divided.segments)
+
+    def check_shared(self, folder: Path) -> None:
+        token = folder / self.agreed(f".seen-{uuid4().hex}")
+        try:
+            if self.is_main:
+                token.touch()
+            self.wait()
+            found: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(found, (token.exists(), socket.gethostname()))
+        finally:
+            if self.is_main:
+                token.unlink(missing_ok=True)
+        blind = [f"{rank} (on {host})" for rank, (sees, host) in enumerate(found) if not sees]
+        if blind:
+            raise BessemerError(
+                f"training process {', '.join(blind)} of {len(found)} does not see the folder {folder} of "
+                "process 0, where all of them write their parts of checkpoints: keep runs on a file system "
+                "that every machine mounts at the same path (--runs-folder)"
+            )
 
     def agreed(self, value: ValueT) -> ValueT:
         box = [value]

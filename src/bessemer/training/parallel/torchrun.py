@@ -10,6 +10,7 @@ processes, the first runs the recipe anew, from its newest checkpoint.
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -22,11 +23,13 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from bessemer.errors import BessemerError
+from bessemer.recipe import Recipe
 from bessemer.runner.context import Metrics, StageContext
+from bessemer.runner.identity import stage_seed
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.endings import GRACE_S, failure_of
 from bessemer.training.parallel.message import packed, unpacked
-from bessemer.training.parallel.process import context_of_rank, join, pick_device
+from bessemer.training.parallel.process import config_facts, context_of_rank, join, pick_device
 
 _ARRIVALS, _COUNTER, _DONE = "bessemer/arrivals", "stages", b"done"
 _POLL_S = 0.05
@@ -54,8 +57,12 @@ def lead(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
     return _stage(store, number, work, config, context)
 
 
-def serve() -> None:
-    """Take part in every stage that the first process leads, until it is done; called in all others."""
+def serve(recipe: Recipe | None = None) -> None:
+    """Take part in every stage that the first process leads, until it is done; called in all others.
+
+    `recipe` is what this process was told to run: where it says anything else of a stage than the first one's
+    does, that stage is refused.
+    """
     store, rank = _store_of_round(), int(os.environ["RANK"])
     number = 1
     while True:
@@ -66,8 +73,16 @@ def serve() -> None:
         work, config, context = unpacked(message)
         with tempfile.TemporaryDirectory(prefix="bessemer-rank-") as folder:
             own = replace(context_of_rank(context, rank, Path(folder)), reporter=context.reporter)
-            _stage(store, number, work, config, own)
+            _stage(store, number, work, config, own, _given(recipe, context.stage))
         number += 1
+
+
+def _given(recipe: Recipe | None, stage: str) -> dict[str, str] | None:
+    """What a process's own recipe says of a stage; nothing where it has no such stage."""
+    if recipe is None:
+        return None
+    plans = [plan for plan in recipe.stages if plan.name == stage]
+    return config_facts(plans[0].config, stage_seed(recipe.seed, stage)) if plans else {}
 
 
 def dismiss() -> None:
@@ -76,7 +91,14 @@ def dismiss() -> None:
     store.set(_key(store.add(_COUNTER, 1)), _DONE)
 
 
-def _stage(store: Any, number: int, work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
+def _stage(
+    store: Any,
+    number: int,
+    work: Any,
+    config: TrainingConfig,
+    context: StageContext,
+    given: Mapping[str, str] | None = None,
+) -> Metrics:
     device_type = pick_device(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
     dist.init_process_group(
         "nccl" if device_type == "cuda" else "gloo",
@@ -86,7 +108,7 @@ def _stage(store: Any, number: int, work: Any, config: TrainingConfig, context: 
         timeout=timedelta(seconds=config.parallel.timeout_s),
     )
     try:
-        metrics = join(work, config, context, device_type)
+        metrics = join(work, config, context, device_type, given)
     except Exception as error:
         raise _named(error, store, number, config.parallel.timeout_s) from error
     dist.destroy_process_group()
