@@ -141,9 +141,9 @@ def test_a_process_that_does_not_see_the_run_folder_is_named(tmp_path):
     here.mkdir()
     there.mkdir()
     assert run_ranks(2, look_for, [here, here]) == ["", ""]
-    for folder, said in zip([here, there], run_ranks(2, look_for, [here, there]), strict=True):
-        assert "training process 1 (on " in said
-        assert f"of 2 does not see the folder {folder} of process 0" in said
+    for folder, error in zip([here, there], run_ranks(2, look_for, [here, there]), strict=True):
+        assert "training process 1 (on " in error
+        assert f"of 2 does not see the folder {folder} of process 0" in error
     assert not [*here.iterdir(), *there.iterdir()]
 
 

@@ -274,8 +274,6 @@ def refused(rank: int, world_size: int, config: ParallelConfig, kind: str, optim
             32,
             "tied embedding twice",
         ),
-        (ParallelConfig(pipeline=2, data=2, offload="cpu"), "tied", 32, "nothing is sharded"),
-        (ParallelConfig(pipeline=2, data=2, gradient_dtype="bfloat16"), "tied", 32, "nothing is sharded"),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -33,7 +33,6 @@ from torch.distributed.fsdp import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from bessemer.errors import BessemerError
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum, Objective
 from bessemer.training.parallel.layout import Layout
@@ -55,16 +54,10 @@ def distribute(model: Transformer, layout: Layout, left_out: Collection[nn.Param
     """Split the work on `model` by the layout's data, shard and context ways; the model is changed in place.
     Gradients of the parameters `left_out` are not summed here.
 
-    All ranks must hold the same weights: nothing is sent. Raises BessemerError where a setting needs
-    another one.
+    All ranks must hold the same weights: nothing is sent.
     """
     config = layout.config
     if config.shard == 1:
-        if config.offload == "cpu":
-            raise BessemerError(
-                "parallel.offload: cpu moves shards of the model, and nothing is sharded: set parallel.shard "
-                "to 2 or more"
-            )
         if config.data * config.context == 1:
             return Whole(model)
         return Copies(model, layout, left_out)

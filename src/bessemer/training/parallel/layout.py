@@ -7,10 +7,14 @@ those that see different tokens (data, shard and context together).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import timedelta
+from math import prod
+from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from pydantic import Field, model_validator
+from torch._C._distributed_c10d import Backend, ProcessGroupGloo
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from bessemer.config import Config, Count
@@ -21,6 +25,7 @@ WAYS = ("pipeline", "data", "shard", "context", "tensor")
 """Names of the mesh's dimensions, from the outside in."""
 
 
+GroupOptions = Backend.Options
 ContextKind = Literal["gather", "ulysses"]
 STAGES_PER_PROCESS = {"1f1b": 1, "interleaved": 2, "zero_bubble": 2}
 """Parts of the model that a process of a pipeline holds, by schedule."""
@@ -66,13 +71,26 @@ class ParallelConfig(Config):
         return self.pipeline * self.data * self.shard * self.context * self.tensor
 
     @model_validator(mode="after")
-    def _experts_divide_those_that_see_tokens(self) -> "ParallelConfig":
+    def _settings_go_together(self) -> "ParallelConfig":
+        problems = []
         token_ranks = self.data * self.shard * self.context
         if token_ranks % self.expert:
-            raise ValueError(
+            problems.append(
                 f"parallel.expert {self.expert} does not divide data x shard x context = {token_ranks}: "
                 f"one of {_listed(_divisors(token_ranks))} would"
             )
+        if self.offload == "cpu" and self.shard == 1:
+            problems.append(
+                "parallel.offload: cpu moves shards of the model, and nothing is sharded: set parallel.shard "
+                "to 2 or more"
+            )
+        if self.gradient_dtype == "bfloat16" and self.pipeline > 1 and self.shard == 1:
+            problems.append(
+                "parallel.gradient_dtype: bfloat16 concerns shards in a pipeline, and nothing is sharded: "
+                "set parallel.shard to 2 or more, or leave it out"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
 
@@ -100,7 +118,16 @@ class Layout:
     def flat(self, *ways: str) -> DeviceMesh:
         """The ranks that differ from this one in these ways alone, as a mesh of one dimension; ways from the
         outside in. Collective the first time that ways are asked for."""
-        return self.mesh[ways[0]] if len(ways) == 1 else self.mesh[ways]._flatten("_".join(ways))
+        if len(ways) == 1:
+            return self.mesh[ways[0]]
+        is_whole = prod(self.size(way) for way in ways) == self.config.world_size
+        options = None if is_whole else self.group_options
+        return self.mesh[ways]._flatten("_".join(ways), backend_override=options)
+
+    @property
+    def group_options(self) -> GroupOptions | None:
+        """For every group of processes that is made: see `group_options`."""
+        return group_options(self.config.timeout_s)
 
 
 def build_layout(config: ParallelConfig, world_size: int, device_type: str = "cpu") -> Layout:
@@ -115,7 +142,31 @@ def build_layout(config: ParallelConfig, world_size: int, device_type: str = "cp
             f"were started: start {config.world_size}, or {_mend(config, world_size)}"
         )
     shape = tuple(getattr(config, way) for way in WAYS)
-    return Layout(config, init_device_mesh(device_type, shape, mesh_dim_names=WAYS))
+    options = group_options(config.timeout_s)
+    # A way that has all processes takes the default group, which has the timeout already.
+    overrides: dict[int | str, Any] = {
+        way: options for way, size in zip(WAYS, shape, strict=True) if size != world_size
+    }
+    mesh = init_device_mesh(
+        device_type, shape, mesh_dim_names=WAYS, backend_override=overrides if options is not None else None
+    )
+    return Layout(config, mesh)
+
+
+def group_options(timeout_s: float) -> GroupOptions | None:
+    """Of a group that waits no longer than this; None where it waits for nobody (torch's fake group).
+
+    Else torch gives a group the default of half an hour (gloo), whatever the default group was given.
+    """
+    match dist.get_backend():
+        case "gloo":
+            options: GroupOptions = ProcessGroupGloo._Options()
+        case "nccl":
+            options = dist.ProcessGroupNCCL.Options()
+        case _:
+            return None
+    options._timeout = timedelta(seconds=timeout_s)
+    return options
 
 
 def _mend(config: ParallelConfig, world_size: int) -> str:
@@ -196,10 +247,13 @@ def check_rows(config: ParallelConfig, rows_per_step: int, row_tokens: int) -> N
             f"many for each of the {ranks} that take rows (data x shard): raise batch_tokens to at least "
             f"{ranks * config.pipeline * row_tokens:,}, or use a shorter pipeline"
         )
-    if row_tokens % (config.context * config.tensor):
+    parts = config.context * config.tensor
+    if row_tokens % parts:
+        below = row_tokens // parts * parts
+        fitting = f"{below} or {below + parts}" if below else str(parts)
         raise BessemerError(
-            f"sequence_length {row_tokens} is not a multiple of context x tensor = "
-            f"{config.context * config.tensor}: choose one"
+            f"sequence_length {row_tokens} is not a multiple of context x tensor = {parts}: {fitting} would "
+            "do"
         )
 
 

@@ -102,11 +102,6 @@ class Pipelining:
                 "parallel.shard with pipeline_schedule zero_bubble would shard a tied embedding twice, at "
                 "both ends of the pipeline: set tie_word_embeddings to false, or take the schedule 1f1b"
             )
-        if config.shard == 1 and (config.offload == "cpu" or config.gradient_dtype == "bfloat16"):
-            raise BessemerError(
-                "parallel.offload: cpu and gradient_dtype: bfloat16 concern shards in a pipeline, and "
-                "nothing is sharded: set parallel.shard to 2 or more, or leave them out"
-            )
         self._divided = divided
         group = layout.mesh["pipeline"].get_group()
         self._pipeline = Pipeline(model, group, config.pipeline_schedule, context=row_tokens)
