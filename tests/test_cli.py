@@ -111,12 +111,17 @@ def test_a_broken_lineage_is_exit_code_1(runs: Path) -> None:
     assert "changed since" in output
 
 
-def test_a_run_prints_results_and_next_commands_and_a_dry_run_the_verdicts(tmp_path: Path) -> None:
-    pages = tmp_path / "pages"
+def collecting(folder: Path) -> tuple[Path, Path]:
+    """A recipe of one stage, and the folder of one page that it collects."""
+    pages, recipe = folder / "pages", folder / "small.yaml"
     pages.mkdir()
     (pages / "one.html").write_text("<html><body><p>" + "A page about steel. " * 30 + "</p></body></html>")
-    recipe = tmp_path / "small.yaml"
     recipe.write_text(f"name: small\nstages:\n  - collect: {{source: path, path: {pages}}}\n")
+    return recipe, pages
+
+
+def test_a_run_prints_results_and_next_commands_and_a_dry_run_the_verdicts(tmp_path: Path) -> None:
+    recipe, pages = collecting(tmp_path)
     runs = tmp_path / "runs"
     assert invoke("run", recipe, "--dry-run", "--runs-folder", runs) == (0, "collect  would run: never ran\n")
     done = bessemer("run", recipe, "--runs-folder", runs)
@@ -126,6 +131,20 @@ def test_a_run_prints_results_and_next_commands_and_a_dry_run_the_verdicts(tmp_p
     (pages / "two.html").write_text("<html><body><p>Another.</p></body></html>")
     reason = "collect  would run: the files that the config names have changed\n"
     assert invoke("run", recipe, "--dry-run", "--runs-folder", runs) == (0, reason)
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_under_torchrun_the_other_processes_are_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """They wait for training stages for a month, and torchrun for them."""
+    recipe, _ = collecting(tmp_path)
+    let_go: list[bool] = []
+    monkeypatch.setattr("bessemer.training.parallel.torchrun.dismiss", lambda: let_go.append(True))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("RANK", "0")
+    assert invoke("run", recipe, *options, "--runs-folder", str(tmp_path / "runs"))[0] == 0
+    assert let_go == [True]
 
 
 def test_an_interrupted_run_says_that_the_same_command_continues(tmp_path: Path) -> None:

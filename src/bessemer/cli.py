@@ -74,13 +74,14 @@ def run(
 ) -> None:
     """Bring a run up to date with a recipe: skip what is done, continue what was cut short."""
     if _takes_part():
-        imported("bessemer.training.parallel.torchrun:serve")()
+        imported("bessemer.training.parallel.torchrun:serve")(load_recipe(recipe, settings or []))
         return
     resolved = load_recipe(recipe, settings or [])
     folder = runs_folder / resolved.name
     reporter = reporter_for(sys.stderr if is_dry or as_json else sys.stdout)
     if is_dry:
         dry = predict(resolved, folder, dry_run(resolved, folder, from_stage, until), reporter, on)
+        _dismiss()
         if as_json:
             _print_json(dry.to_json())
         else:

@@ -7,7 +7,7 @@ A recipe may write `20M`, `1.5B`, `10m` or `2GiB` wherever a field is a `Count`,
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -75,9 +75,22 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 """A size in bytes; the recipe may write 2GiB."""
 
 
-FREE_KEYS = ("parallel", "report_to")
+_FREE_KEYS = ("parallel", "report_to")
 """Keys of a stage's config that say how its work is shared out among processes, and which tools are told of
 it. They are no part of what decides an artifact: a run that was begun with others goes on."""
+_DECIDING = {"parallel": {"gradient_dtype": "float32"}}
+"""Keys within them that change numbers by more than rounding, and the values that do not."""
+
+
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a stage's config as JSON, what its artifact depends on."""
+    kept = {name: value for name, value in config.items() if name not in _FREE_KEYS}
+    for name, harmless in _DECIDING.items():
+        given = config.get(name) or {}
+        changes = {key: given[key] for key, value in harmless.items() if given.get(key, value) != value}
+        if changes:
+            kept[name] = changes
+    return kept
 
 
 class Config(BaseModel):

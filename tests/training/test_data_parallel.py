@@ -8,7 +8,6 @@ from parallel_helpers import Collectives, run_ranks
 from torch import Tensor
 from training_helpers import MUON_ROUNDING, Reports, plan
 
-from bessemer.errors import BessemerError
 from bessemer.model.config import MixtureConfig, ModelConfig
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import LanguageModeling
@@ -294,17 +293,3 @@ def test_gradients_sent_in_bfloat16_are_wrong_by_its_rounding_alone(tmp_path):
         assert found.losses[0] == pytest.approx(alone.losses[0], rel=1e-6)
         errors = [float((found.gradients[name] - g).norm() / g.norm()) for name, g in alone.gradients.items()]
         assert 1e-5 < max(errors) < 2**-6
-
-
-def refused(rank: int, world_size: int) -> str:
-    try:
-        Together(build_layout(ParallelConfig(data=2, offload="cpu"), world_size)).prepare(
-            tiny_model(), STANDING
-        )
-    except BessemerError as error:
-        return str(error)
-    return ""
-
-
-def test_offloading_without_shards_is_refused_with_the_mend():
-    assert "set parallel.shard to 2 or more, or offload to none" in run_ranks(2, refused)[0]

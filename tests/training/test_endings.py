@@ -30,7 +30,8 @@ CUT_OFF = Ending(is_over=True, failure=Failure("lost", "connection closed"))
             ProcessesFailed,
             r"^training process 1 of 2 \(node-2, pid 7\) was killed by SIGKILL; the others were ended\. If",
         ),
-        ([RAISED, REFUSED, CUT_OFF], BessemerError, "^lower the flame$"),
+        ([RAISED, REFUSED, CUT_OFF], BessemerError, "^training process 1 of 3: lower the flame$"),
+        ([REFUSED, REFUSED], BessemerError, "^lower the flame$"),
         ([CUT_OFF, RAISED], RuntimeError, "^training process 1 of 2 raised\nKeyError$"),
         (
             [TIMED_OUT, WAITS, CUT_OFF, WAITS],
@@ -44,7 +45,7 @@ CUT_OFF = Ending(is_over=True, failure=Failure("lost", "connection closed"))
         ),
         ([WAITS, CUT_OFF], ProcessesFailed, "process 1 says:\nconnection closed"),
     ],
-    ids=["killed", "mendable first", "unexpected", "hangs", "all timed out", "cut off"],
+    ids=["killed", "mendable first", "mendable, by all", "unexpected", "hangs", "all timed out", "cut off"],
 )
 def test_the_cause_is_named_among_all_that_failed(endings, error, message):
     found = cause(endings, timeout_s=4.0)

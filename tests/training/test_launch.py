@@ -16,7 +16,7 @@ from bessemer.runner.identity import identify
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.launch import on_ranks
 from bessemer.training.parallel.layout import ParallelConfig, build_layout
-from bessemer.training.parallel.process import check_agreement, leave_groups
+from bessemer.training.parallel.process import check_agreement, config_facts, join, leave_groups
 from bessemer.training.parallel.together import Together
 from bessemer.training.pretrain import PretrainConfig
 from stage_helpers import said, stage_context
@@ -105,7 +105,7 @@ def test_the_first_process_speaks_writes_and_gives_the_metrics(tmp_path):
             BessemerError,
             r"process 1 of 2 hangs: the others waited for it for parallel\.timeout_s = 4 s",
         ),
-        (refuse, BessemerError, "^lower the flame$"),
+        (refuse, BessemerError, "^training process 1 of 2: lower the flame$"),
         (err, RuntimeError, r"(?s)process 1 of 2 raised.*the missing key"),
     ],
 )
@@ -137,6 +137,43 @@ def test_a_process_with_other_data_is_refused_with_both_values():
     assert run_ranks(2, disagree) == [message, message]
 
 
+def given_other(rank: int, world_size: int, folder) -> str:
+    """Each process is given a config and a seed of its own, and sent those of the first."""
+    config, context = TrainingConfig(), stage_context(folder / str(rank))
+    own = TrainingConfig(batch_tokens=2048 * (1 + rank))
+    try:
+        join(None, config, context, "cpu", config_facts(own, 7))
+    except BessemerError as error:
+        return str(error)
+    return ""
+
+
+def test_a_process_that_was_given_another_config_is_refused_with_both_values(tmp_path):
+    message = "process 1 has another config batch_tokens than process 0: 4096, not 2048; give all the same"
+    assert run_ranks(2, given_other, tmp_path) == [message, message]
+
+
+def look_for(rank: int, world_size: int, folders) -> str:
+    ranks = Together(build_layout(ParallelConfig(data=world_size), world_size))
+    try:
+        ranks.check_shared(folders[rank])
+    except BessemerError as error:
+        return str(error)
+    return ""
+
+
+def test_a_process_that_does_not_see_the_run_folder_is_named(tmp_path):
+    """It would write its part of each checkpoint where nobody looks for it."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    assert run_ranks(2, look_for, [here, here]) == ["", ""]
+    for folder, error in zip([here, there], run_ranks(2, look_for, [here, there]), strict=True):
+        assert "training process 1 (on " in error
+        assert f"of 2 does not see the folder {folder} of process 0" in error
+    assert not [*here.iterdir(), *there.iterdir()]
+
+
 def test_fewer_rows_than_processes_are_refused_by_the_config():
     with pytest.raises(ValueError, match=r"a step has 8 rows, fewer than the 16 processes"):
         TrainingConfig(sequence_length=256, batch_tokens=2048, parallel=ParallelConfig(data=16))
@@ -148,3 +185,17 @@ def test_the_layout_is_no_part_of_what_decides_the_result():
     plan = StagePlan(name="base", stage=STAGES["pretrain"], config=PretrainConfig(), inputs={})
     two = replace(plan, config=PretrainConfig(parallel=ParallelConfig(data=2)))
     assert identify(plan, 0, {}).key == identify(two, 0, {}).key
+
+
+def test_gradients_in_bfloat16_decide_the_result_and_are_recorded():
+    """Other numbers, beyond rounding: a model that was made with them is not up to date without."""
+    from bessemer.stages import STAGES
+
+    plan = StagePlan(name="base", stage=STAGES["pretrain"], config=PretrainConfig(), inputs={})
+    narrow = ParallelConfig(data=2, gradient_dtype="bfloat16")
+    two = replace(plan, config=PretrainConfig(parallel=narrow))
+    assert identify(plan, 0, {}).key != identify(two, 0, {}).key
+    assert identify(two, 0, {}).config["parallel"] == {"gradient_dtype": "bfloat16"}
+    four = replace(plan, config=PretrainConfig(parallel=narrow.model_copy(update={"data": 4})))
+    assert identify(two, 0, {}).key == identify(four, 0, {}).key
+    assert "parallel" not in identify(plan, 0, {}).config

@@ -1,9 +1,15 @@
 """What fits a layout of processes, and what is said of what does not."""
 
+import time
+from functools import partial
+
 import pytest
+import torch
+import torch.distributed as dist
 from parallel_helpers import run_ranks
 
 from bessemer.errors import BessemerError
+from bessemer.training.parallel.expert import expert_mesh
 from bessemer.training.parallel.layout import (
     WAYS,
     ParallelConfig,
@@ -26,6 +32,34 @@ def test_neighbours_share_the_innermost_way():
     assert [flat for _, _, flat in found] == [[0, 2], [1, 3], [0, 2], [1, 3]]
 
 
+def seconds_waited(rank: int, world_size: int) -> list[float]:
+    """For process 1, which does nothing, in groups of each kind: along a way, along two, of experts."""
+    config = ParallelConfig(data=2, pipeline=2, expert=2, timeout_s=1)
+    layout = build_layout(config, world_size)
+    receive = partial(dist.recv, group_src=1)
+    calls = [
+        (receive, layout.mesh["data"]),
+        (dist.all_reduce, layout.flat("data", "shard")),
+        (receive, expert_mesh(layout)["expert"]),
+    ]
+    waits = []
+    if rank == 1:
+        time.sleep(5)
+    for collective, mesh in calls if rank == 0 else []:
+        started_s = time.monotonic()
+        with pytest.raises(RuntimeError, match="Timed out"):
+            collective(torch.ones(1), group=mesh.get_group())
+        waits.append(time.monotonic() - started_s)
+    return waits
+
+
+def test_no_group_waits_longer_for_a_process_than_the_layout_says():
+    """The groups that torch makes would wait for half an hour, whatever the default group does."""
+    waits = run_ranks(4, seconds_waited)[0]
+    assert len(waits) == 3
+    assert all(0.9 < wait < 2.5 for wait in waits), waits
+
+
 @pytest.mark.parametrize(
     ("config", "world_size", "message"),
     [
@@ -40,16 +74,31 @@ def test_neighbours_share_the_innermost_way():
             4,
             r"choose sizes whose product is 4 \(pipeline x context x tensor is 3, which does not divide it\)",
         ),
-        (
-            ParallelConfig(data=2, shard=3, expert=4),
-            6,
-            r"parallel\.expert 4 does not divide data x shard x context = 6: one of 1, 2, 3, 6 would",
-        ),
     ],
 )
 def test_a_layout_that_does_not_fit_the_processes_is_refused_with_what_would(config, world_size, message):
     with pytest.raises(BessemerError, match=message):
         build_layout(config, world_size)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"data": 2, "shard": 3, "expert": 4},
+            r"expert 4 does not divide data x shard x context = 6: one of 1, 2, 3, 6 would",
+        ),
+        ({"data": 2, "offload": "cpu"}, r"nothing is sharded: set parallel\.shard to 2 or more"),
+        (
+            {"pipeline": 2, "gradient_dtype": "bfloat16"},
+            r"nothing is sharded: set parallel\.shard to 2 or more",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_by_the_config_with_the_mend(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ParallelConfig(**settings)
+    assert ParallelConfig(shard=2, expert=2, offload="cpu", pipeline=2, gradient_dtype="bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +109,21 @@ def test_a_layout_that_does_not_fit_the_processes_is_refused_with_what_would(con
             0,
             r"tensor 3 does not divide 8 attention heads and 4 key/value heads: 1, 2, 4",
         ),
-        (ParallelConfig(pipeline=7), 0, r"pipeline 7 is more than the model's 6 layers: at most 6 fit"),
+        (
+            ParallelConfig(pipeline=7),
+            0,
+            r"pipeline 7 with the schedule 1f1b has 7 stages, more than the model's 6 layers: at most 6 ",
+        ),
+        (
+            ParallelConfig(pipeline=4, pipeline_schedule="interleaved"),
+            0,
+            r"pipeline 4 with the schedule interleaved has 8 stages, .* 6 layers: at most 3 processes fit",
+        ),
+        (
+            ParallelConfig(context=3, context_kind="ulysses", tensor=2),
+            0,
+            r"a context of 3 processes does not divide the 2 key/value heads .* gather, or context to 1, 2",
+        ),
         (
             ParallelConfig(data=2, expert=2),
             0,
@@ -81,7 +144,12 @@ def test_rows_that_are_too_few_or_of_a_wrong_length_are_refused_with_what_would(
         BessemerError, match=r"3 rows, fewer than the 4 .* raise batch_tokens to at least 256, or"
     ):
         check_rows(ParallelConfig(data=2, shard=2), 3, 64)
-    with pytest.raises(BessemerError, match=r"sequence_length 66 is not a multiple of context x tensor = 4"):
+    check_rows(ParallelConfig(data=2, pipeline=4), 8, 64)
+    with pytest.raises(BessemerError, match=r"7 rows, and a 1f1b pipeline of 4 .* to at least 512, or use a"):
+        check_rows(ParallelConfig(data=2, pipeline=4), 7, 64)
+    with pytest.raises(
+        BessemerError, match=r"sequence_length 66 is not a multiple of .* = 4: 64 or 68 would do"
+    ):
         check_rows(ParallelConfig(context=2, tensor=2), 8, 66)
 
 

@@ -134,7 +134,7 @@ def test_the_first_process_speaks_writes_and_gives_the_metrics(tmp_path: Path, t
             r"process 1 of 2 \(.*, pid \d+\) died \(killed, out of .*\); the others were ended\. If",
         ),
         (hang, ProcessesFailed, r"process 1 \(.*, pid \d+\) of 2 hangs: .* parallel\.timeout_s = 4 s"),
-        (refuse, BessemerError, "^lower the flame$"),
+        (refuse, BessemerError, r"^training process 1 \(.*, pid \d+\) of 2: lower the flame$"),
         (err, RuntimeError, r"(?s)process 1 of 2 \(.*, pid \d+\) raised.*the missing key"),
     ],
 )

@@ -16,8 +16,10 @@ from bessemer.errors import BessemerError
 from bessemer.runner.manifest import write_manifest
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel import torchrun
+from bessemer.training.parallel.endings import Failure
 from bessemer.training.parallel.layout import ParallelConfig
 from bessemer.training.parallel.message import packed, unpacked
+from bessemer.training.parallel.torchrun import ending_of
 from bessemer.training.schedules import ScheduleConfig
 from bessemer.training.sft import SftConfig, tune
 from stage_helpers import stage_context
@@ -110,6 +112,48 @@ def test_a_killed_worker_is_restarted_and_the_losses_are_those_of_an_undisturbed
     assert len(losses(calm)) == 40
     weights = [(folder / "output" / "model.safetensors").read_bytes() for folder in (calm, disturbed)]
     assert weights[0] == weights[1]
+
+
+TIMED_OUT, CUT_OFF = Failure("timeout", "timed out"), Failure("lost", "connection closed")
+REFUSED, RAISED = Failure("mendable", "lower the flame"), Failure("unexpected", "KeyError")
+
+
+@pytest.mark.parametrize(
+    ("failures", "speaker", "message"),
+    [
+        ({0: REFUSED, 1: REFUSED, 2: REFUSED}, 0, "^its own$"),
+        ({0: CUT_OFF, 1: REFUSED, 2: CUT_OFF}, 1, "^training process 1 of 3: lower the flame$"),
+        ({0: CUT_OFF, 1: RAISED, 2: CUT_OFF}, None, ""),
+        (
+            {0: TIMED_OUT, 2: CUT_OFF},
+            0,
+            "^training process 1 of 3 hangs or is gone: process 0 waited for it ",
+        ),
+        ({1: TIMED_OUT}, 1, "^training process 0, 2 of 3 hangs or is gone"),
+        ({0: CUT_OFF, 1: CUT_OFF, 2: TIMED_OUT}, 0, "lost one another .* process 0 says:\nconnection closed"),
+    ],
+    ids=["all alike", "one", "a traceback tells", "one is gone", "two are gone", "nobody knows"],
+)
+def test_of_processes_that_give_up_under_torchrun_one_tells_who_is_at_fault(failures, speaker, message):
+    for rank, failure in failures.items():
+        if failure is RAISED:  # it raises what it has, with its number as a note
+            continue
+        told = ending_of(rank, 3, failures, BessemerError("its own"), 4.0)
+        if rank != speaker:
+            assert isinstance(told, SystemExit)
+            assert told.code == 1
+            continue
+        with pytest.raises(BessemerError, match=message):
+            raise told
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_under_torchrun_is_one_message_with_its_number(tmp_path):
+    (found,) = agents(1, tmp_path, "refuse")
+    assert found.returncode != 0
+    said = [line for line in found.stderr.splitlines() if line.startswith("bessemer: ")]
+    assert said == ["bessemer: training process 1 of 2: lower the flame"]
+    assert "Connection closed" not in found.stderr
 
 
 def test_a_layout_of_another_size_than_torchrun_started_is_refused(tmp_path, monkeypatch):

@@ -14,11 +14,12 @@ from bessemer.model.config import ModelConfig, parameter_count
 from bessemer.recipe import parse_recipe
 from bessemer.runner.identity import identify
 from bessemer.training.config import TrainingConfig
+from bessemer.training.execute import scale_of
 from bessemer.training.loop import StepReport
 from bessemer.training.memory import _group_free_bytes, check_memory, estimate_memory
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.layout import ParallelConfig
-from bessemer.training.peak import measured_flops, peak_of
+from bessemer.training.peak import Peak, measured_flops, peak_of
 from bessemer.training.sinks import open_sinks
 from bessemer.training.watch import Scale, TrainingWatch
 from stage_helpers import SilentProgress, said, stage_context
@@ -62,6 +63,18 @@ def test_a_line_holds_position_rates_groups_time_left_and_utilisation(tmp_path):
     assert row["eta_s"] == pytest.approx(9 * 64 / row["tokens_per_s"])
     assert row["memory_bytes"] > 1e7
     assert 0 <= row["waited_share"] <= 1
+
+
+def test_utilisation_is_of_the_devices_of_all_processes():
+    """Tokens a second are those of all: over the peak of one device, eight could pass 100 %."""
+    shape = ModelConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+    scales = [
+        scale_of(TrainingConfig(parallel=parallel), shape, 10, Peak(1e9, "measured"))
+        for parallel in (ParallelConfig(), ParallelConfig(data=2, tensor=4))
+    ]
+    assert [scale.peak_flops_per_s for scale in scales] == [1e9, 8e9]
+    assert scales[0].flops_per_token == scales[1].flops_per_token > 0
+    assert scales[0].tokens_before(3) == scales[1].tokens_before(3) == 3 * TrainingConfig().tokens_per_step
 
 
 def test_without_a_known_peak_no_utilisation_is_claimed(tmp_path):

@@ -1,6 +1,6 @@
 """What `bessemer run` does under torchrun: the first process leads, the others serve.
 
-torchrun_child.py FOLDER speak|hang|pretrain
+torchrun_child.py FOLDER speak|hang|refuse|pretrain
 """
 
 import os
@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from test_launch import hang, speak
+from test_launch import hang, refuse, speak
 from test_training_stages import PRETRAIN
 
 from bessemer.errors import BessemerError
@@ -32,7 +32,7 @@ def lead(folder: Path, kind: str) -> None:
         context = stage_context(folder, *(Artifact(path, read_manifest(path)) for path in inputs))
         pretrain(MANY_STEPS, context)
         return
-    work = {"speak": speak, "hang": hang}[kind]
+    work = {"speak": speak, "hang": hang, "refuse": refuse}[kind]
     for name in ("first", "second"):
         config = TrainingConfig(parallel=TWO)
         print(name, on_ranks(work, config, stage_context(folder / name)), flush=True)

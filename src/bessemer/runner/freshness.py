@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bessemer.config import FREE_KEYS
+from bessemer.config import deciding
 from bessemer.runner.manifest import Manifest
 
-_OWN_KEYS = ("name", "from", *FREE_KEYS)
-"""Options of a stage that are not part of the config that decides its artifact."""
+_OWN_KEYS = ("name", "from")
+"""Options of a stage that are not part of its config."""
 
 
 def stale_reasons(
@@ -33,7 +33,7 @@ def _reason(
     manifests: Mapping[str, Manifest],
     stale: Mapping[str, str],
 ) -> str | None:
-    if {key: value for key, value in options.items() if key not in _OWN_KEYS} != manifest.config:
+    if deciding({key: value for key, value in options.items() if key not in _OWN_KEYS}) != manifest.config:
         return "the recipe has changed since"
     for kind, names in manifest.input_stages.items():
         for name, digest in zip(names, manifest.inputs[kind], strict=True):

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bessemer.config import FREE_KEYS
+from bessemer.config import deciding
 from bessemer.recipe import StagePlan
 from bessemer.runner.files import sha256_of
 from bessemer.runner.manifest import Artifact, Manifest, digest_of_json
@@ -38,7 +38,7 @@ def identify(plan: StagePlan, recipe_seed: int, inputs: Mapping[str, Sequence[Ar
     return Identity(
         stage_kind=plan.kind,
         format_version=plan.stage.format_version,
-        config=plan.config.model_dump(mode="json", exclude=set(FREE_KEYS)),
+        config=deciding(plan.config.model_dump(mode="json")),
         seed=stage_seed(recipe_seed, plan.name),
         inputs={kind: [artifact.manifest.digest for artifact in inputs[kind]] for kind in plan.inputs},
         outside_files=checksums(plan.stage.outside_files(plan.config)),

@@ -25,10 +25,13 @@ from typing import Any, Literal, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 
 from bessemer.errors import BessemerError
 from bessemer.runner.files import fsync_tree, is_disk_full, replace_folder, sha256_of
@@ -303,7 +306,21 @@ class Milestones:
 def _save_state(state: dict[str, Any], folder: Path, group: dist.ProcessGroup | None) -> None:
     """Write what this process holds; where the group's others hold the same, one of them does."""
     _silence_single_process_warning()
-    save(state, checkpoint_id=str(folder), process_group=group, no_dist=group is None)
+    save(state, storage_writer=_Writer(folder), process_group=group, no_dist=group is None)
+
+
+class _Writer(FileSystemWriter):
+    """Raises what the system said when it refused to write. torch's own stream hides that behind a complaint
+    about its position, and what is sent to the other processes has no cause left."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        try:
+            return super().write_data(plan, planner)
+        except RuntimeError as error:
+            behind: BaseException | None = error
+            while behind is not None and not isinstance(behind, OSError):
+                behind = behind.__cause__ or behind.__context__
+            raise behind or error from error
 
 
 def _load_state(state: dict[str, Any], folder: Path) -> None:

@@ -28,7 +28,7 @@ from bessemer.training.incidents import INCIDENTS_NAME
 from bessemer.training.loop import Plan, fit
 from bessemer.training.memory import check_memory
 from bessemer.training.parallel.ranks import Ranks, View
-from bessemer.training.peak import peak_of
+from bessemer.training.peak import Peak, peak_of
 from bessemer.training.recompute import recompute
 from bessemer.training.recycled_memory import recycled_memory
 from bessemer.training.sinks import open_sinks
@@ -84,16 +84,13 @@ def train(
     the whole model, or one without values that gets its part of `weights`, and its own share of the data; the
     first one writes.
     """
+    ranks.check_shared(context.scratch)
     device, shape = model.device, model.config
     model.around_block = around_block(config, context)
     if config.float8 == "blocks":
         multiply_in_float8(model)
     trained = ranks.prepare(model, config.optimizer, config.sequence_length, weights)
     look(ranks.view(trained))
-    tokens_per_row, sizes = config.sequence_length, config.batch_sizes
-
-    def tokens_before(step: int) -> int:
-        return sizes.rows_before(step) * tokens_per_row
 
     def write_folder(held: Mapping[str, Tensor], folder: Path) -> None:
         write_model_folder(shape, held, folder, tokenizer_folder, tokenizer, context.stage)
@@ -140,16 +137,13 @@ def train(
     run_name = str(context.run.get("name", context.stage))
     sink_names = config.report_to if ranks.is_main else ()
     sinks = open_sinks(sink_names, run_name, context.stage, context.output)
-    scale = Scale(
-        num_steps,
-        tokens_before,
-        flops_per_token(shape, config.sequence_length),
-        peak_of(device, model.compute_dtype).flops_per_s,
-    )
+    scale = scale_of(config, shape, num_steps, peak_of(device, model.compute_dtype))
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
-        progress = stack.enter_context(context.progress(description, tokens_before(num_steps), "tokens"))
+        progress = stack.enter_context(
+            context.progress(description, scale.tokens_before(num_steps), "tokens")
+        )
         watch = TrainingWatch(
             context, progress, scale, config.every.log, config.every.check, check_weights, sinks=sinks
         )
@@ -171,7 +165,7 @@ def train(
             )
     difference = write_model(trained, ranks, context.output, tokenizer_folder, tokenizer, context.stage)
     ranks.wait()  # the others end with the first, so that one that ends early has failed
-    num_tokens = tokens_before(result.last_step)
+    num_tokens = scale.tokens_before(result.last_step)
     return {
         "parameters": parameter_count(shape),
         "steps": result.last_step,
@@ -181,10 +175,21 @@ def train(
         "compute_dtype": str(model.compute_dtype).removeprefix("torch."),
         "skipped_steps": len(result.skipped_steps),
         "rewinds": result.num_rewinds,
-        "tokens_per_s": (num_tokens - tokens_before(result.first_step)) / max(result.wall_s, 1e-9),
+        "tokens_per_s": (num_tokens - scale.tokens_before(result.first_step)) / max(result.wall_s, 1e-9),
         "flops": scale.flops_per_token * num_tokens,
         "reload_logit_difference": difference,
     }
+
+
+def scale_of(config: TrainingConfig, shape: ModelConfig, num_steps: int, peak: Peak) -> Scale:
+    """What turns steps into tokens and utilisation; `peak` is that of one process."""
+    sizes, length = config.batch_sizes, config.sequence_length
+    return Scale(
+        num_steps,
+        lambda step: sizes.rows_before(step) * length,
+        flops_per_token(shape, length),
+        config.parallel.world_size * peak.flops_per_s,
+    )
 
 
 def _say_precision(device: torch.device, compute_dtype: torch.dtype, context: StageContext) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from bessemer.config import Count
+from bessemer.errors import BessemerError
 from bessemer.model.config import parameter_count
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
@@ -18,6 +19,7 @@ from bessemer.training.execute import best_device, check_start, early_stop_of, t
 from bessemer.training.held_out import VALIDATION, check_prompts, validate
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.launch import on_ranks
+from bessemer.training.parallel.layout import check_model
 from bessemer.training.parallel.ranks import Ranks
 
 BASE_WIDTH = 256
@@ -47,7 +49,11 @@ class PretrainConfig(CorpusConfig):
 
     @model_validator(mode="after")
     def _sizes_fit_together(self) -> "PretrainConfig":
-        model_config(self.model, vocab_size=260)  # any vocabulary: the other sizes are what is checked
+        shape = model_config(self.model, vocab_size=260)  # any vocabulary: the other sizes are checked
+        try:
+            check_model(self.parallel, shape)
+        except BessemerError as error:
+            raise ValueError(str(error)) from error
         return self
 
 

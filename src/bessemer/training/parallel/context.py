@@ -16,8 +16,6 @@ Each process has the loss of its own tokens; losses and gradients of all are to 
 Shapes as in `bessemer.model.attention`; T tokens held here, S = R T tokens of a row, R processes.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,8 +31,7 @@ from bessemer.model.transformer import Transformer
 from bessemer.objectives.language_modeling import IGNORE
 from bessemer.training.batches import Batch
 from bessemer.training.parallel.collectives import all_gather, all_to_all, gather, sum_of_own_losses
-
-ContextKind = Literal["gather", "ulysses"]
+from bessemer.training.parallel.layout import ContextKind
 
 
 def divide_rows(

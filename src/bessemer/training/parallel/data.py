@@ -33,10 +33,9 @@ from torch.distributed.fsdp import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from bessemer.errors import BessemerError
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum, Objective
-from bessemer.training.parallel.layout import Layout, ParallelConfig
+from bessemer.training.parallel.layout import Layout
 
 
 class DataParallel(Protocol):
@@ -55,25 +54,14 @@ def distribute(model: Transformer, layout: Layout, left_out: Collection[nn.Param
     """Split the work on `model` by the layout's data, shard and context ways; the model is changed in place.
     Gradients of the parameters `left_out` are not summed here.
 
-    All ranks must hold the same weights: nothing is sent. Raises BessemerError where a setting needs
-    another one.
+    All ranks must hold the same weights: nothing is sent.
     """
     config = layout.config
-    check_offload(config)
     if config.shard == 1:
         if config.data * config.context == 1:
             return Whole(model)
         return Copies(model, layout, left_out)
     return Shards(model, layout, left_out)
-
-
-def check_offload(config: ParallelConfig) -> None:
-    """Raises BessemerError where there is nothing to offload."""
-    if config.offload == "cpu" and config.shard == 1:
-        raise BessemerError(
-            "parallel.offload: cpu moves shards of the model to main memory, and nothing is sharded: set "
-            "parallel.shard to 2 or more, or offload to none"
-        )
 
 
 class Whole:

@@ -12,7 +12,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from bessemer.model.config import ModelConfig
 from bessemer.model.transformer import Transformer
 from bessemer.training.batches import Batch
-from bessemer.training.parallel.context import ContextKind, divide_rows, part_of_rows
+from bessemer.training.parallel.context import divide_rows, part_of_rows
 from bessemer.training.parallel.expert import (
     divide_experts,
     divided_parameters,
@@ -44,9 +44,8 @@ class Divided:
     """What a process does for the ways that divide a model. Every method but `part_of`, `num_parts` and
     `divided_elsewhere` is called by all processes, in the same order."""
 
-    def __init__(self, layout: Layout, config: ModelConfig, context_kind: ContextKind = "gather") -> None:
+    def __init__(self, layout: Layout, config: ModelConfig) -> None:
         self._layout, self._config = layout, config
-        self._context_kind: ContextKind = context_kind
         self._tensors, self._contexts = (layout.mesh[way].get_group() for way in ("tensor", "context"))
         self._experts = expert_mesh(layout) if layout.config.expert > 1 else None
 
@@ -61,7 +60,7 @@ class Divided:
         if config.tensor > 1:
             divide_tensors(model, self._config, self._tensors)
         if config.context > 1:
-            divide_rows(model, self._config, self._contexts, self._context_kind, config.tensor)
+            divide_rows(model, self._config, self._contexts, config.context_kind, config.tensor)
 
     def part_of(self, batch: Batch) -> Batch:
         """The tokens of a micro-batch's rows that this process works on; items are counted in these."""

@@ -2,7 +2,7 @@
 
 import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,9 +87,9 @@ def cause(endings: Sequence[Ending], timeout_s: float) -> Exception:
             what = f"training process {rank} of {size}{_at(each)} {each.death}; the others were ended"
             return ProcessesFailed(what, f". If memory was short, lower micro_batch_tokens; then {AGAIN}")
     failures = {rank: each.failure for rank, each in enumerate(endings) if each.failure is not None}
-    for failure in failures.values():
-        if failure.kind == "mendable":
-            return BessemerError(failure.text)
+    mendable = {rank: failure.text for rank, failure in failures.items() if failure.kind == "mendable"}
+    if mendable:
+        return BessemerError(_said_by(mendable, endings))
     for rank, failure in failures.items():
         if failure.kind == "unexpected":
             where = _at(endings[rank])
@@ -105,6 +105,16 @@ def cause(endings: Sequence[Ending], timeout_s: float) -> Exception:
     rank, failure = next(iter(failures.items()))
     what = f"the training processes lost one another ({timeout}); process {rank} says:\n{failure.text}"
     return ProcessesFailed(what, f"\n{AGAIN}")
+
+
+def _said_by(texts: Mapping[int, str], endings: Sequence[Ending]) -> str:
+    """What processes said, and which of them, unless all said the same."""
+    text = next(iter(texts.values()))
+    same = [other for other, said in texts.items() if said == text]
+    if len(same) == len(endings):
+        return text
+    names = ", ".join(f"{each}{_at(endings[each])}" for each in same)
+    return f"training process {names} of {len(endings)}: {text}"
 
 
 def exit_in_words(exit_code: int) -> str:

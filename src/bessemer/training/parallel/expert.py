@@ -31,7 +31,9 @@ def expert_mesh(layout: Layout) -> DeviceMesh:
     size = layout.config.expert
     ranks = layout.mesh.mesh.movedim(-1, 1).flatten(2).unflatten(2, (-1, size))
     names = ("pipeline", "tensor", "expert_copy", "expert")
-    return DeviceMesh(layout.mesh.device_type, ranks, mesh_dim_names=names)
+    options = layout.group_options
+    overrides = None if options is None else ((None, options),) * len(names)
+    return DeviceMesh(layout.mesh.device_type, ranks, mesh_dim_names=names, backend_override=overrides)
 
 
 def divide_experts(model: nn.Module, group: ProcessGroup) -> None:

@@ -5,18 +5,30 @@ innermost way, which talks the most. Experts have no processes of their own: the
 those that see different tokens (data, shard and context together).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import timedelta
+from math import prod
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+import torch.distributed as dist
+from pydantic import Field, model_validator
+from torch._C._distributed_c10d import Backend, ProcessGroupGloo
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
+from bessemer.model.config import ModelConfig
 
 WAYS = ("pipeline", "data", "shard", "context", "tensor")
 """Names of the mesh's dimensions, from the outside in."""
+
+
+GroupOptions = Backend.Options
+ContextKind = Literal["gather", "ulysses"]
+STAGES_PER_PROCESS = {"1f1b": 1, "interleaved": 2, "zero_bubble": 2}
+"""Parts of the model that a process of a pipeline holds, by schedule."""
 
 
 class ParallelConfig(Config):
@@ -37,6 +49,9 @@ class ParallelConfig(Config):
     """Order of the micro-batches' forward and backward passes."""
     context: Count = Field(default=1, ge=1)
     """Processes that split each row's tokens."""
+    context_kind: ContextKind = "gather"
+    """How attention sees whole rows: gather, keys and values of all processes; ulysses, a share of the heads
+    (see `bessemer.training.parallel.context` for which sends less)."""
     expert: Count = Field(default=1, ge=1)
     """Processes that split the experts; must divide data times shard times context."""
 
@@ -54,6 +69,24 @@ class ParallelConfig(Config):
     def world_size(self) -> int:
         """Processes in all."""
         return self.pipeline * self.data * self.shard * self.context * self.tensor
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> "ParallelConfig":
+        problems = []
+        token_ranks = self.data * self.shard * self.context
+        if token_ranks % self.expert:
+            problems.append(
+                f"parallel.expert {self.expert} does not divide data x shard x context = {token_ranks}: "
+                f"one of {_listed(_divisors(token_ranks))} would"
+            )
+        if self.offload == "cpu" and self.shard == 1:
+            problems.append(
+                "parallel.offload: cpu moves shards of the model, and nothing is sharded: set parallel.shard "
+                "to 2 or more"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
 
 @dataclass(frozen=True)
@@ -80,7 +113,16 @@ class Layout:
     def flat(self, *ways: str) -> DeviceMesh:
         """The ranks that differ from this one in these ways alone, as a mesh of one dimension; ways from the
         outside in. Collective the first time that ways are asked for."""
-        return self.mesh[ways[0]] if len(ways) == 1 else self.mesh[ways]._flatten("_".join(ways))
+        if len(ways) == 1:
+            return self.mesh[ways[0]]
+        is_whole = prod(self.size(way) for way in ways) == self.config.world_size
+        options = None if is_whole else self.group_options
+        return self.mesh[ways]._flatten("_".join(ways), backend_override=options)
+
+    @property
+    def group_options(self) -> GroupOptions | None:
+        """For every group of processes that is made: see `group_options`."""
+        return group_options(self.config.timeout_s)
 
 
 def build_layout(config: ParallelConfig, world_size: int, device_type: str = "cpu") -> Layout:
@@ -94,15 +136,32 @@ def build_layout(config: ParallelConfig, world_size: int, device_type: str = "cp
             f"the layout ({sizes or 'one process'}) takes {config.world_size} processes, but {world_size} "
             f"were started: start {config.world_size}, or {_mend(config, world_size)}"
         )
-    token_ranks = config.data * config.shard * config.context
-    if token_ranks % config.expert:
-        fitting = ", ".join(str(n) for n in range(1, token_ranks + 1) if token_ranks % n == 0)
-        raise BessemerError(
-            f"parallel.expert {config.expert} does not divide data x shard x context = {token_ranks}: "
-            f"one of {fitting} would"
-        )
     shape = tuple(getattr(config, way) for way in WAYS)
-    return Layout(config, init_device_mesh(device_type, shape, mesh_dim_names=WAYS))
+    options = group_options(config.timeout_s)
+    # A way that has all processes takes the default group, which has the timeout already.
+    overrides: dict[int | str, Any] = {
+        way: options for way, size in zip(WAYS, shape, strict=True) if size != world_size
+    }
+    mesh = init_device_mesh(
+        device_type, shape, mesh_dim_names=WAYS, backend_override=overrides if options is not None else None
+    )
+    return Layout(config, mesh)
+
+
+def group_options(timeout_s: float) -> GroupOptions | None:
+    """Of a group that waits no longer than this; None where it waits for nobody (torch's fake group).
+
+    Else torch gives a group the default of half an hour (gloo), whatever the default group was given.
+    """
+    match dist.get_backend():
+        case "gloo":
+            options: GroupOptions = ProcessGroupGloo._Options()  # pyright: ignore[reportAttributeAccessIssue]
+        case "nccl":
+            options = dist.ProcessGroupNCCL.Options()
+        case _:
+            return None
+    options._timeout = timedelta(seconds=timeout_s)
+    return options
 
 
 def _mend(config: ParallelConfig, world_size: int) -> str:
@@ -116,21 +175,38 @@ def _mend(config: ParallelConfig, world_size: int) -> str:
     return f"set data x shard to {world_size // rest}"
 
 
-def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, experts: int) -> None:
-    """Raises BessemerError, naming what would fit, when a model cannot be split this way.
+def check_model(config: ParallelConfig, model: ModelConfig) -> None:
+    """Raises BessemerError, naming what would fit, when a model cannot be split this way."""
+    check_shape(
+        config,
+        model.num_attention_heads,
+        model.num_key_value_heads,
+        model.num_hidden_layers,
+        model.mixture.num_experts if model.mixture is not None else 0,
+    )
 
-    `experts` is 0 for a dense model.
-    """
+
+def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, experts: int) -> None:
+    """As `check_model`; `experts` is 0 for a dense model."""
     if heads % config.tensor or kv_heads % config.tensor:
-        fitting = [n for n in range(1, kv_heads + 1) if heads % n == 0 and kv_heads % n == 0]
+        fitting = [n for n in _divisors(kv_heads) if heads % n == 0]
         raise BessemerError(
             f"parallel.tensor {config.tensor} does not divide {heads} attention heads and {kv_heads} "
-            f"key/value heads: {', '.join(map(str, fitting))} would"
+            f"key/value heads: {_listed(fitting)} would"
         )
-    if config.pipeline > layers:
+    own_heads = kv_heads // config.tensor
+    if config.context_kind == "ulysses" and own_heads % config.context:
         raise BessemerError(
-            f"parallel.pipeline {config.pipeline} is more than the model's {layers} layers: at most {layers} "
-            "fit"
+            f"parallel.context_kind ulysses divides heads, but a context of {config.context} processes does "
+            f"not divide the {own_heads} key/value heads that each has: set context_kind to gather, or "
+            f"context to {_listed(_divisors(own_heads))}"
+        )
+    stages = config.pipeline * STAGES_PER_PROCESS[config.pipeline_schedule]
+    if config.pipeline > 1 and stages > layers:
+        most = layers // STAGES_PER_PROCESS[config.pipeline_schedule]
+        raise BessemerError(
+            f"parallel.pipeline {config.pipeline} with the schedule {config.pipeline_schedule} has {stages} "
+            f"stages, more than the model's {layers} layers: at most {max(1, most)} processes fit"
         )
     if config.expert > 1 and (experts == 0 or experts % config.expert):
         if experts == 0:
@@ -138,11 +214,18 @@ def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, 
                 f"parallel.expert {config.expert} needs a mixture of experts, and this model is dense: "
                 "set it to 1"
             )
-        fitting = [n for n in range(1, experts + 1) if experts % n == 0]
         raise BessemerError(
             f"parallel.expert {config.expert} does not divide {experts} experts: "
-            f"{', '.join(map(str, fitting))} would"
+            f"{_listed(_divisors(experts))} would"
         )
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def check_rows(
@@ -163,10 +246,13 @@ def check_rows(
             f"{ranks * config.pipeline * row_tokens:,}, use a shorter pipeline, or the schedule "
             "interleaved or zero_bubble"
         )
-    if row_tokens % (config.context * config.tensor):
+    parts = config.context * config.tensor
+    if row_tokens % parts:
+        below = row_tokens // parts * parts
+        fitting = f"{below} or {below + parts}" if below else str(parts)
         raise BessemerError(
-            f"sequence_length {row_tokens} is not a multiple of context x tensor = "
-            f"{config.context * config.tensor}: choose one"
+            f"sequence_length {row_tokens} is not a multiple of context x tensor = {parts}: {fitting} would "
+            "do"
         )
 
 

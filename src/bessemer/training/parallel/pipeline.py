@@ -41,13 +41,13 @@ from bessemer.evaluation.scores import Scores
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum, Objective
 from bessemer.training.batches import Batch
+from bessemer.training.parallel.layout import STAGES_PER_PROCESS
 from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.pipeline_split import balanced_split, check_split, layer_ranges
 from bessemer.training.parallel.pipeline_stage import Held, Stage, Work
 
 PipelineSchedule = Literal["1f1b", "interleaved", "zero_bubble"]
 ValueT = TypeVar("ValueT")
-_STAGES_PER_PROCESS = {"1f1b": 1, "interleaved": 2, "zero_bubble": 2}
 _MOST_SCHEDULES = 4
 """Kept at a time, each with its buffers: for training and for validation, and while batches grow."""
 
@@ -290,7 +290,7 @@ class Pipeline:
 
 def num_stages(schedule: PipelineSchedule, num_processes: int) -> int:
     """Stages of the whole pipeline."""
-    return num_processes * _STAGES_PER_PROCESS[schedule]
+    return num_processes * STAGES_PER_PROCESS[schedule]
 
 
 def process_of(stage: int, num_processes: int, schedule: PipelineSchedule) -> int:

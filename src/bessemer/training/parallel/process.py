@@ -15,9 +15,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from bessemer.config import Config
 from bessemer.errors import BessemerError
+from bessemer.model.precision import resolve_dtype
 from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.identity import flatten
+from bessemer.runner.versions import package_versions
 from bessemer.runner.workers import exit_with_parent
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.endings import failure_of
@@ -78,9 +81,19 @@ def leave_groups() -> None:
     gc.collect()
 
 
-def join(work: Any, config: TrainingConfig, context: StageContext, device_type: str) -> Metrics:
-    """Do the work in this process of the default group. Raises BessemerError when processes disagree."""
-    check_agreement(_facts(config, context))
+def join(
+    work: Any,
+    config: TrainingConfig,
+    context: StageContext,
+    device_type: str,
+    given: Mapping[str, str] | None = None,
+) -> Metrics:
+    """Do the work in this process of the default group. Raises BessemerError when processes disagree.
+
+    `given`: config and seed that this process itself was given, where that is not what it was sent.
+    """
+    own = config_facts(config, context.seed) if given is None else given
+    check_agreement({**own, **_facts(config, context, torch.device(device_type))})
     layout = build_layout(config.parallel, dist.get_world_size(), device_type)
     return work(config, context, Together(layout))
 
@@ -99,13 +112,21 @@ def check_agreement(facts: dict[str, str]) -> None:
                 )
 
 
-def _facts(config: TrainingConfig, context: StageContext) -> dict[str, str]:
-    """What must be the same everywhere: config, seed, data, and the library that computes."""
+def config_facts(config: Config, seed: int) -> dict[str, str]:
+    """What must be the same everywhere of what a recipe says of a stage."""
     facts = {f"config {name}": repr(value) for name, value in flatten(config.model_dump(mode="json"))}
+    return {**facts, "seed": str(seed)}
+
+
+def _facts(config: TrainingConfig, context: StageContext, device: torch.device) -> dict[str, str]:
+    """What must be the same everywhere besides: data, what computes, and in which type."""
+    facts = {f"version of {name}": version for name, version in package_versions().items()}
+    # What `auto` means depends on the processor.
+    facts["compute_dtype on its machine"] = str(resolve_dtype(config.compute_dtype, device))
     for kind, artifacts in context.inputs.items():
         for artifact in artifacts:
             facts[f"digest of {artifact.stage} ({kind})"] = artifact.manifest.digest
-    return facts | {"seed": str(context.seed), "version of torch": torch.__version__}
+    return facts
 
 
 def pick_device(place: int, num_processes: int) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -156,6 +157,10 @@ class Ranks(Protocol):
         """Give what is held of these tensors of the prepared model other values."""
         ...
 
+    def check_shared(self, folder: Path) -> None:
+        """Raises BessemerError, on all, where a process does not see the main one's folder."""
+        ...
+
     def agreed(self, value: ValueT) -> ValueT:
         """The main process's value, on all."""
         ...
@@ -228,6 +233,8 @@ class Alone:
 
     def fill(self, model: nn.Module, weights: Weights, names: Collection[str]) -> None:
         fill({name: value for name, value in model.state_dict().items() if name in names}, weights)
+
+    def check_shared(self, folder: Path) -> None: ...
 
     def agreed(self, value: ValueT) -> ValueT:
         return value

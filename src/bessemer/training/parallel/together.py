@@ -3,16 +3,20 @@
 A step takes two small gathers (counts; losses) and one for the norm, whatever the model's size.
 """
 
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
+from bessemer.errors import BessemerError
 from bessemer.evaluation.scores import Scores
 from bessemer.inference.sampling import SamplingParams
 from bessemer.model.mixture import Mixture
@@ -27,7 +31,7 @@ from bessemer.training.parallel.data import reshard
 from bessemer.training.parallel.divided import Divided
 from bessemer.training.parallel.generation import generate
 from bessemer.training.parallel.joined import JoinedWeights
-from bessemer.training.parallel.layout import Layout, check_shape
+from bessemer.training.parallel.layout import Layout, check_model
 from bessemer.training.parallel.materialize import fill, materialize
 from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.pipeline import fitting_within
@@ -79,13 +83,7 @@ class Together:
     ) -> nn.Module:
         """Raises BessemerError for what does not divide, and for settings that do not go together."""
         config, shape = self._layout.config, model.config
-        check_shape(
-            config,
-            shape.num_attention_heads,
-            shape.num_key_value_heads,
-            shape.num_hidden_layers,
-            shape.mixture.num_experts if shape.mixture is not None else 0,
-        )
+        check_model(config, shape)
         self._divided = Divided(self._layout, shape)
         self._divided.divide(model)
         fill = partial(self._fill, weights, model.device)
@@ -237,6 +235,25 @@ class Together:
     def fill(self, model: nn.Module, weights: Weights, names: Collection[str]) -> None:
         held = {name: value for name, value in model.state_dict().items() if name in names}
         fill(held, weights, self.divided.segments)
+
+    def check_shared(self, folder: Path) -> None:
+        token = folder / self.agreed(f".seen-{uuid4().hex}")
+        try:
+            if self.is_main:
+                token.touch()
+            self.wait()
+            found: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(found, (token.exists(), socket.gethostname()))
+        finally:
+            if self.is_main:
+                token.unlink(missing_ok=True)
+        blind = [f"{rank} (on {host})" for rank, (sees, host) in enumerate(found) if not sees]
+        if blind:
+            raise BessemerError(
+                f"training process {', '.join(blind)} of {len(found)} does not see the folder {folder} of "
+                "process 0, where all of them write their parts of checkpoints: keep runs on a file system "
+                "that every machine mounts at the same path (--runs-folder)"
+            )
 
     def agreed(self, value: ValueT) -> ValueT:
         box = [value]

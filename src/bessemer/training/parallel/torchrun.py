@@ -7,10 +7,12 @@ it is done by the first alone. The run folder must be one that all machines see.
 processes, the first runs the recipe anew, from its newest checkpoint.
 """
 
+import json
 import os
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -22,14 +24,18 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from bessemer.errors import BessemerError
+from bessemer.recipe import Recipe
 from bessemer.runner.context import Metrics, StageContext
+from bessemer.runner.identity import stage_seed
 from bessemer.training.config import TrainingConfig
-from bessemer.training.parallel.endings import GRACE_S, failure_of
+from bessemer.training.parallel.endings import GRACE_S, Failure, failure_of
 from bessemer.training.parallel.message import packed, unpacked
-from bessemer.training.parallel.process import context_of_rank, join, leave_groups, pick_device
+from bessemer.training.parallel.process import config_facts, context_of_rank, join, leave_groups, pick_device
 
 _ARRIVALS, _COUNTER, _DONE = "bessemer/arrivals", "stages", b"done"
 _POLL_S = 0.05
+_SAME_S = 1.0
+"""Until all have given up that do so for the same reason, such as a setting."""
 _PATIENCE = timedelta(days=30)
 """How long the others wait for the first process's next training stage."""
 
@@ -54,8 +60,12 @@ def lead(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
     return _stage(store, number, work, config, context)
 
 
-def serve() -> None:
-    """Take part in every stage that the first process leads, until it is done; called in all others."""
+def serve(recipe: Recipe | None = None) -> None:
+    """Take part in every stage that the first process leads, until it is done; called in all others.
+
+    `recipe` is what this process was told to run: where it says anything else of a stage than the first one's
+    does, that stage is refused.
+    """
     store, rank = _store_of_round(), int(os.environ["RANK"])
     number = 1
     while True:
@@ -66,8 +76,16 @@ def serve() -> None:
         work, config, context = unpacked(message)
         with tempfile.TemporaryDirectory(prefix="bessemer-rank-") as folder:
             own = replace(context_of_rank(context, rank, Path(folder)), reporter=context.reporter)
-            _stage(store, number, work, config, own)
+            _stage(store, number, work, config, own, _given(recipe, context.stage))
         number += 1
+
+
+def _given(recipe: Recipe | None, stage: str) -> dict[str, str] | None:
+    """What a process's own recipe says of a stage; nothing where it has no such stage."""
+    if recipe is None:
+        return None
+    plans = [plan for plan in recipe.stages if plan.name == stage]
+    return config_facts(plans[0].config, stage_seed(recipe.seed, stage)) if plans else {}
 
 
 def dismiss() -> None:
@@ -76,7 +94,14 @@ def dismiss() -> None:
     store.set(_key(store.add(_COUNTER, 1)), _DONE)
 
 
-def _stage(store: Any, number: int, work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
+def _stage(
+    store: Any,
+    number: int,
+    work: Any,
+    config: TrainingConfig,
+    context: StageContext,
+    given: Mapping[str, str] | None = None,
+) -> Metrics:
     device_type = pick_device(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
     dist.init_process_group(
         "nccl" if device_type == "cuda" else "gloo",
@@ -86,31 +111,69 @@ def _stage(store: Any, number: int, work: Any, config: TrainingConfig, context: 
         timeout=timedelta(seconds=config.parallel.timeout_s),
     )
     try:
-        metrics = join(work, config, context, device_type)
+        metrics = join(work, config, context, device_type, given)
     except Exception as error:
-        raise _named(error, store, number, config.parallel.timeout_s) from error
+        raise _told(error, store, number, config.parallel.timeout_s) from error
     leave_groups()
     return metrics
 
 
-def _named(error: Exception, store: Any, number: int, timeout_s: float) -> Exception:
-    """The error itself; or one that names the processes that the others have waited for in vain.
+def _told(error: Exception, store: Any, number: int, timeout_s: float) -> BaseException:
+    """What this process ends with: of all that give up, one tells the user, and names the process at fault.
 
-    Whoever gives up says so in the store, which torchrun's agent keeps: those that have not do hang.
+    Whoever gives up says so in the store, which torchrun's agent keeps: those that have not do hang. Those
+    that have nothing to say end later, since torchrun ends all others when the first process does.
     """
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store.set(_gave_up(number, rank), b"")
-    if failure_of(error).kind not in ("timeout", "lost"):
+    failure = failure_of(error)
+    store.set(_gave_up(number, rank), json.dumps(asdict(failure)))
+    if failure.kind == "unexpected":
+        error.add_note(f"in training process {rank} of {world_size}")
         return error
-    time.sleep(GRACE_S)
-    missing = [str(other) for other in range(world_size) if not store.check([_gave_up(number, other)])]
-    if not missing:
-        return error
-    return BessemerError(
-        f"training process {', '.join(missing)} of {world_size} hangs or is gone: process {rank} waited for "
-        f"it for parallel.timeout_s = {timeout_s:g} s, or lost it; give the same command again (torchrun "
-        "--max-restarts does): it goes on from the newest checkpoint"
+    time.sleep(_SAME_S if failure.kind == "mendable" else GRACE_S)
+    keys = [_gave_up(number, other) for other in range(world_size)]
+    failures = {
+        other: Failure(**json.loads(store.get(key))) for other, key in enumerate(keys) if store.check([key])
+    }
+    told = ending_of(rank, world_size, failures, error, timeout_s)
+    if isinstance(told, SystemExit):
+        time.sleep(2 * GRACE_S)
+    return told
+
+
+def ending_of(
+    rank: int, world_size: int, failures: Mapping[int, Failure], error: Exception, timeout_s: float
+) -> BaseException:
+    """What a process ends with, from what all say that gave up, itself among them for `error`; SystemExit
+    where another tells."""
+    own = failures[rank]
+    if own.kind == "mendable":
+        same = [other for other, failure in failures.items() if failure == own]
+        if rank != min(same):
+            return SystemExit(1)
+        if len(same) == world_size:
+            return error
+        return BessemerError(f"training process {_listed(same)} of {world_size}: {own.text}")
+    is_told = any(failure.kind in ("mendable", "unexpected") for failure in failures.values())
+    if is_told or rank != min(failures):
+        return SystemExit(1)
+    missing = [other for other in range(world_size) if other not in failures]
+    again = (
+        "give the same command again (torchrun --max-restarts does): it goes on from the newest checkpoint"
     )
+    timeout = f"parallel.timeout_s = {timeout_s:g} s"
+    if not missing:
+        return BessemerError(
+            f"the training processes lost one another ({timeout}); process {rank} says:\n{own.text}\n{again}"
+        )
+    return BessemerError(
+        f"training process {_listed(missing)} of {world_size} hangs or is gone: process {rank} waited for it "
+        f"for {timeout}, or lost it; {again}"
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _joined() -> tuple[Any, int, int]:

@@ -17,7 +17,7 @@ from bessemer.objectives.base import Objective
 from bessemer.training.accumulation import accumulate
 from bessemer.training.batches import Batch
 from bessemer.training.parallel.collectives import sum_gradients
-from bessemer.training.parallel.data import check_offload, distribute, reshard, shard_model
+from bessemer.training.parallel.data import distribute, reshard, shard_model
 from bessemer.training.parallel.divided import Divided
 from bessemer.training.parallel.layout import Layout
 from bessemer.training.parallel.pipeline import Pipeline
@@ -95,7 +95,6 @@ class Pipelining:
     ) -> None:
         """`row_tokens` of a row, by which layers are shared out evenly; the model is taken apart."""
         config = layout.config
-        check_offload(config)
         self._divided = divided
         group = layout.mesh["pipeline"].get_group()
         self._pipeline = Pipeline(
