@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
@@ -14,7 +14,7 @@ from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.layout import ParallelConfig, check_rows
 from bessemer.training.recompute import RecomputeConfig
 from bessemer.training.schedules import ScheduleConfig
-from bessemer.training.sinks import SinkName
+from bessemer.training.sinks import SinkName, missing_packages
 
 
 class Cadence(Config):
@@ -92,6 +92,14 @@ class TrainingConfig(Config):
         if self.micro_batch_tokens is None:
             return 1
         return -(-num_rows // max(1, self.micro_batch_tokens // self.sequence_length))
+
+    @field_validator("report_to")
+    @classmethod
+    def _tools_are_installed(cls, names: tuple[SinkName, ...]) -> tuple[SinkName, ...]:
+        """Now, not after the hours that come before this stage."""
+        if missing := missing_packages(names):
+            raise ValueError(missing)
+        return names
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "TrainingConfig":
