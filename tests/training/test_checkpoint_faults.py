@@ -2,7 +2,9 @@
 
 import errno
 import json
+import math
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from training_helpers import Reports, new_model, plan, run, weights
 
 import bessemer.training.checkpoint as checkpoint_module
 from bessemer.errors import BessemerError
+from bessemer.objectives.base import LossSum
+from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.checkpoint import MEMORY, MODEL_FOLDER, Checkpoints, Milestones, is_sound
 from bessemer.training.loop import fit
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
@@ -155,3 +159,42 @@ def test_milestones_stay_when_their_checkpoints_go(tmp_path):
         "step-00000012",
     ]
     assert (tmp_path / "milestones" / "step-00000004" / "inner" / "file").read_text() == "x"
+
+
+class Spoilt:
+    """Language modelling whose loss is not finite on some batches."""
+
+    def __init__(self, bad):
+        self._bad, self._inner = bad, LanguageModeling()
+
+    def count(self, batch):
+        return self._inner.count(batch[1])
+
+    def loss(self, model, batch):
+        total = self._inner.loss(model, batch[1]).total
+        return LossSum(total * math.nan) if batch[0] in self._bad else LossSum(total)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("bad", [{3}, {3, 4}])
+def test_a_checkpoint_that_falls_on_a_bad_step_is_written_at_the_next_good_one(tmp_path, bad):
+    """And so is the milestone: steps are counted from 1, batches from 0."""
+    whole = plan(9, checkpoint_every=4)
+    spoilt = replace(
+        whole, objective=Spoilt(bad), batches=lambda number: [(number, b) for b in whole.batches(number)]
+    )
+    checkpoints = checkpoints_with_folder(tmp_path / "c", Milestones(tmp_path / "m", every=4))
+    result = fit(new_model(), spoilt, checkpoints, Reports())
+    late = f"step-0000000{4 + len(bad)}"
+    assert result.skipped_steps == sorted(bad)
+    assert names(tmp_path / "c") == names(tmp_path / "m") == [late, "step-00000008"]
+
+
+def test_a_milestone_that_met_a_full_disk_is_kept_with_the_next_checkpoint(tmp_path, monkeypatch):
+    full_disk(monkeypatch, {1})
+    checkpoints = checkpoints_with_folder(tmp_path / "c", Milestones(tmp_path / "m", every=4))
+    fit(new_model(), plan(9, checkpoint_every=2), checkpoints, Reports())
+    assert names(tmp_path / "m") == ["step-00000006", "step-00000008"]

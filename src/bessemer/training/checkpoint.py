@@ -112,6 +112,8 @@ class Checkpoints:
         self._snapshot = Snapshot()
         self._writer = Background("checkpoint")
         self._has_failed = False
+        self._due: list[int] = []
+        """Steps whose checkpoint is not on disk yet: one or, after a full disk, several."""
         self.blocked_s = 0.0
         """Seconds that training stood still for checkpoints."""
 
@@ -126,11 +128,13 @@ class Checkpoints:
         optimizers: Optimizers,
         memory: Mapping[str, Remembers] | None = None,
         average: Mapping[str, Tensor] | None = None,
+        due: int | None = None,
     ) -> None:
         """Copy the state after `step` steps; it is written in the background.
 
-        Of the checkpoints, all but the newest `keep` are deleted. Raises BessemerError when the disk was
-        full twice in a row; once, it only says so.
+        `due` is the step that the checkpoint was meant for, where it comes later: milestones go by it. All
+        but the newest `keep` are deleted. Raises BessemerError when the disk was full twice in a row; once,
+        it only says so.
         """
         started = time.perf_counter()
         self.wait()
@@ -139,6 +143,7 @@ class Checkpoints:
         parts = {name: part.to_json() for name, part in (memory or {}).items()}
         has_stepped = [bool(optimizer.state) for optimizer in optimizers.all]
         notes = json.dumps({"has_stepped": has_stepped, "parts": parts})
+        self._due.append(step if due is None else due)
         self._writer.start(lambda: self._write(step, state, notes))
         self.blocked_s += time.perf_counter() - started
 
@@ -178,7 +183,7 @@ class Checkpoints:
             if self._ranks.is_main:
                 shutil.rmtree(partial, ignore_errors=True)  # so that half a checkpoint takes no space
             raise
-        self._has_failed = False
+        self._has_failed, self._due = False, []
 
     def _together(self, work: Callable[[], None]) -> None:
         """Do something in the first process while the others wait; what it raises, all raise."""
@@ -210,7 +215,7 @@ class Checkpoints:
                 weights = _CheckpointWeights(partial, self._written)
             self._beside(weights, partial / MODEL_FOLDER)
             if self._milestones is not None:
-                self._milestones.keep(step, partial / MODEL_FOLDER)
+                self._milestones.keep(step, self._due, partial / MODEL_FOLDER)
         checksums = {name: sha256_of(partial / name) for name in _files(partial)}
         (partial / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
         fsync_tree(partial)
@@ -274,9 +279,9 @@ class Milestones:
         checkpoint that a killed run continues from."""
         self._folder, self._every = folder, every
 
-    def keep(self, step: int, model_folder: Path) -> None:
-        """Copy the model folder of a step that is a milestone."""
-        if step % self._every or step == 0:
+    def keep(self, step: int, due: Sequence[int], model_folder: Path) -> None:
+        """Copy the model folder of `step` where one of the steps that it stands for is a milestone."""
+        if not any(each > 0 and each % self._every == 0 for each in due):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = self._folder / f".step-{step:08}.partial"
