@@ -52,6 +52,9 @@ class CorpusConfig(TrainingConfig):
     """Held-out tokens of each corpus that a validation reads at most."""
     sample_prompts: tuple[str, ...] = ("The", "Return the")
     """Beginnings that the model continues at each validation."""
+    z_loss: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Coefficient of the penalty on log^2 Z, Z being the softmax's divisor, which keeps logits from drifting
+    (Chowdhery et al. 2022, PaLM, section 5, takes 1e-4); 0: none. Validations leave it out."""
     early_stop: EarlyStopConfig | None = None
     """End training when validations get worse, and keep the best weights."""
 

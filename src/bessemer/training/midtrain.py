@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from bessemer.config import Count
 from bessemer.errors import BessemerError
@@ -71,7 +71,7 @@ def train_on(config: MidtrainConfig, context: StageContext, ranks: Ranks) -> dic
     return train(
         model,
         config,
-        LanguageModeling(),
+        LanguageModeling(z_loss=config.z_loss),
         training_data(config, corpora, num_steps, context.seed, device, ranks.share),
         num_steps,
         context,
@@ -88,7 +88,8 @@ def train_on(config: MidtrainConfig, context: StageContext, ranks: Ranks) -> dic
 def extended_shape(shape: ModelConfig, config: MidtrainConfig) -> ModelConfig:
     """The model's shape with the positions and frequencies that the config asks for.
 
-    Raises BessemerError for a model with learnt positions that is to have others."""
+    Raises BessemerError for a model with learnt positions that is to have others, and for frequencies that do
+    not fit together."""
     longest = config.max_position_embeddings or max(shape.max_position_embeddings, config.sequence_length)
     if shape.family == "gpt2" and (
         longest != shape.max_position_embeddings or config.rope_theta or config.rope_scaling
@@ -103,7 +104,10 @@ def extended_shape(shape: ModelConfig, config: MidtrainConfig) -> ModelConfig:
         "rope_theta": config.rope_theta or shape.rope_theta,
         "rope_scaling": config.rope_scaling or shape.rope_scaling,
     }
-    return ModelConfig(**(shape.model_dump() | changed))
+    try:
+        return ModelConfig(**(shape.model_dump() | changed))
+    except ValidationError as error:
+        raise BessemerError("; ".join(fault["msg"] for fault in error.errors())) from None
 
 
 def _check_same_tokenizer(model_folder: Path, tokenizer_folder: Path) -> None:
