@@ -69,3 +69,30 @@ def test_the_positions_of_a_model_that_others_trained_are_read_from_its_folder(t
     with pytest.raises(ConfigError, match="more than the model's 96 positions"):
         resolve("synthesize", given, {"sft": {"sequence_length": 97}})
     resolve("synthesize", {"pretrained": {"path": str(tmp_path / "later")}}, "sft")
+
+
+def test_tokens_of_another_tokenizer_are_a_fault_of_the_recipe():
+    other = [{"tokenizer": {"name": "other"}}, {"tokens": {"name": "code", "from": ["other"]}}]
+    with pytest.raises(ConfigError, match=r"tokens of 'code' are encoded with 'other', .* takes 'tokenizer'"):
+        resolve(*other, {"pretrain": {"from": ["code", "tokenizer"]}})
+    with pytest.raises(
+        ConfigError, match=r"tokens of 'tokens' are encoded with 'tokenizer', .* takes 'other'"
+    ):
+        resolve(*other, {"pretrain": {"mixture": {"tokens": 1, "code": 1}}})
+    with pytest.raises(ConfigError, match=r"model is trained with the tokenizer 'tokenizer', .* of 'other'"):
+        resolve(
+            {"pretrain": {"name": "base"}},
+            *other,
+            {"midtrain": {"tokens": "1M", "from": ["base", "code", "other"]}},
+        )
+    resolve({"pretrain": {"name": "base"}}, *other, {"pretrain": {"from": ["code", "other"]}})
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "midtrain"])
+def test_a_stage_of_the_curriculum_that_no_step_falls_into_is_a_fault(stage):
+    points = [{"after": after, "mixture": {"tokens": 1}} for after in (0.5, 0.95)]
+    options = {"tokens": 20480, "batch_tokens": 2048, "mixture": {"tokens": 1}}
+    stages = ["pretrain"] if stage == "midtrain" else []
+    resolve(*stages, {stage: {**options, "curriculum": points[:1], "name": "mine"}})
+    with pytest.raises(ConfigError, match=r"the stage after 0.95 of the run has no step of its 10: lower"):
+        resolve(*stages, {stage: {**options, "curriculum": points, "name": "mine"}})

@@ -126,6 +126,12 @@ class TrainingConfig(Config):
                 "float8 multiplies whole matrices, and parallel.tensor divides them: set float8 to off, or "
                 "use parallel.shard"
             )
+        patience, most = self.guard.patience, self.guard.max_skipped
+        if self.guard.spikes == "rewind" and patience > most:
+            problems.append(
+                f"guard.patience {patience} is more than guard.max_skipped {most}: the run would stop before "
+                "it rewinds, so lower the first"
+            )
         if schedule.shape == "wsd" and schedule.warmup + schedule.decay > 1:
             problems.append(
                 f"schedule.warmup {schedule.warmup:g} and schedule.decay {schedule.decay:g} are shares of a "
@@ -147,3 +153,22 @@ class TrainingConfig(Config):
                 f"{self.sequence_length}: raise it, or shorten the rows"
             )
         return problems
+
+    def remarks(self) -> list[str]:
+        optimizer, schedule, recompute = self.optimizer, self.schedule, self.recompute
+        without_effect = {
+            f"optimizer.{name}, which is Muon's, with optimizer.kind adamw": is_set(optimizer, name)
+            for name in ("muon_learning_rate", "muon_momentum")
+            if optimizer.kind == "adamw"
+        }
+        if schedule.shape != "wsd":
+            text = f"schedule.decay, which is that of shape wsd, with shape {schedule.shape}"
+            without_effect[text] = is_set(schedule, "decay")
+        if recompute.kind == "none":
+            without_effect["recompute.every with recompute.kind none"] = is_set(recompute, "every")
+        return [f"{text}, has no effect: leave it out" for text, is_it in without_effect.items() if is_it]
+
+
+def is_set(config: Config, name: str) -> bool:
+    """Whether a field differs from its default; a resolved recipe writes every default out."""
+    return getattr(config, name) != type(config).model_fields[name].default

@@ -5,9 +5,10 @@ Every derived value can be set by hand in the recipe; the stage prints what it d
 
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from bessemer.config import Config, Count
+from bessemer.config_faults import messages
 from bessemer.model.config import MixtureConfig, ModelConfig
 from bessemer.model.families import model_type
 
@@ -77,7 +78,7 @@ class ModelDial(Config):
     """Layers with the window, from 0; default all."""
     mixture: MixtureConfig | None = None
     """Experts in place of dense feed-forward layers."""
-    future_tokens: Count = 0
+    future_tokens: Count = Field(default=0, ge=0)
     """Further tokens that extra blocks learn to predict; the saved model has none of them."""
 
 
@@ -105,7 +106,7 @@ def model_config(dial: ModelDial, vocab_size: int, sequence_length: int = 0) -> 
     try:
         shape = ModelConfig(**given)
     except ValidationError as error:
-        raise ValueError("; ".join(fault["msg"] for fault in error.errors())) from None
+        raise ValueError("model: " + "; ".join(messages(error))) from None
     if dial.family is not None and (found := model_type(shape)) != dial.family:
         _refuse(
             [

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from bessemer.config import Count
+from bessemer.config_faults import messages
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig
 from bessemer.model.precision import resolve_dtype
@@ -44,6 +45,9 @@ class MidtrainConfig(CorpusConfig):
     rope_scaling: RopeScaling | None = None
     """Linear, Llama 3 or YaRN scaling of the frequencies from now on. Default: the model's own."""
 
+    def _contradictions(self) -> list[str]:
+        return super()._contradictions() + self.unread_stages(self.num_steps(self.tokens))
+
 
 def midtrain(config: MidtrainConfig, context: StageContext) -> dict[str, Any]:
     """Train the nearest model on and write its folder."""
@@ -62,11 +66,11 @@ def train_on(config: MidtrainConfig, context: StageContext, ranks: Ranks) -> dic
     check_start(config, shape, tokenizer, device, context)
     check_prompts(config, tokenizer, shape)
     model = Transformer.without_values(shape, resolve_dtype(config.compute_dtype, device), device)
-    sizes = config.batch_sizes
-    num_steps = max(1, sizes.steps_within(config.tokens // config.sequence_length))
+    num_steps = config.num_steps(config.tokens)
+    angles = "learnt one by one" if shape.family == "gpt2" else f"rope_theta {shape.rope_theta:g}"
     context.say(
         f"{num_steps:,} steps of {config.tokens_per_step:,} tokens in rows of {config.sequence_length:,}; "
-        f"{shape.max_position_embeddings:,} positions, rope_theta {shape.rope_theta:g}"
+        f"{shape.max_position_embeddings:,} positions, {angles}"
     )
     return train(
         model,
@@ -107,7 +111,7 @@ def extended_shape(shape: ModelConfig, config: MidtrainConfig) -> ModelConfig:
     try:
         return ModelConfig(**(shape.model_dump() | changed))
     except ValidationError as error:
-        raise BessemerError("; ".join(fault["msg"] for fault in error.errors())) from None
+        raise BessemerError("; ".join(messages(error))) from None
 
 
 def _check_same_tokenizer(model_folder: Path, tokenizer_folder: Path) -> None:

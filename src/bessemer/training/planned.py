@@ -38,7 +38,9 @@ def planned_shape(maker: Maker) -> ModelConfig | None:
 
 def training_faults(config: Any, makers: Makers) -> list[str]:
     """Why a stage that trains would refuse its inputs, each with the mend."""
-    faults = _mixture_faults(config, makers) if isinstance(config, CorpusConfig) else []
+    faults = []
+    if isinstance(config, CorpusConfig):
+        faults = _mixture_faults(config, makers) or _tokenizer_faults(config, makers)
     shape = _planned_input(makers)
     if shape is None:
         return faults
@@ -88,3 +90,33 @@ def _mixture_faults(config: CorpusConfig, makers: Makers) -> list[str]:
         for name, mixture in mixtures.items()
         if (unknown := [corpus for corpus in mixture if corpus not in known])
     ]
+
+
+def _tokenizer_faults(config: CorpusConfig, makers: Makers) -> list[str]:
+    """Shards and models of another tokenizer: their ids mean other texts."""
+    own = makers["tokenizer"][-1].name
+    chosen = [maker for maker in makers["tokens"] if maker.name in config.mixture] or makers["tokens"][-1:]
+    faults = [
+        f"the tokens of {maker.name!r} are encoded with {theirs!r}, and this stage takes {own!r}: name "
+        f"{theirs!r} in `from:`, or encode the documents with {own!r}"
+        for maker in chosen
+        if (theirs := maker.makers["tokenizer"][-1].name) != own
+    ]
+    trained = _tokenizer_of_model(makers)
+    if not faults and trained is not None and trained != own:
+        faults.append(
+            f"the model is trained with the tokenizer {trained!r}, and the tokens are of {own!r}: encode the "
+            f"documents with {trained!r}"
+        )
+    return faults
+
+
+def _tokenizer_of_model(makers: Makers) -> str | None:
+    """Name of the tokenizer stage behind a stage's model; None where the model brings its own."""
+    models = makers.get("model", ())
+    if not models:
+        return None
+    maker = models[-1]
+    if maker.kind == "pretrain":
+        return maker.makers["tokenizer"][-1].name
+    return _tokenizer_of_model(maker.makers)

@@ -54,6 +54,8 @@ class PretrainConfig(CorpusConfig):
 
     def _contradictions(self) -> list[str]:
         problems = super()._contradictions()
+        if self.tokens is not None:
+            problems += self.unread_stages(self.num_steps(self.tokens))
         try:
             # Any vocabulary: the other sizes are what is checked.
             shape = model_config(self.model, 260, self.sequence_length)
@@ -91,7 +93,7 @@ def train_base(config: PretrainConfig, context: StageContext, ranks: Ranks) -> d
     model = Transformer.without_values(shape, resolve_dtype(config.compute_dtype, device), device)
     sizes = config.batch_sizes
     budget = config.tokens or 20 * parameter_count(shape)
-    num_steps = max(1, sizes.steps_within(budget // config.sequence_length))
+    num_steps = config.num_steps(budget)
     num_tokens = sizes.rows_before(num_steps) * config.sequence_length
     context.say(
         f"{model_type(shape)}, {parameter_count(shape):,} parameters: {shape.num_hidden_layers} layers, "
