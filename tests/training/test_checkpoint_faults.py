@@ -3,11 +3,14 @@
 import errno
 import json
 import math
+import os
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.distributed.checkpoint.filesystem import FileSystem
 from training_helpers import Reports, new_model, plan, run, weights
 
 import bessemer.training.checkpoint as checkpoint_module
@@ -44,6 +47,38 @@ def test_one_full_disk_is_said_and_training_ends_with_the_same_weights(tmp_path,
     assert "the newest one is step-00000002; training goes on" in message
     assert weights(model) == weights(undisturbed)
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000006", "step-00000008"]
+
+
+class Filling:
+    """A buffered file on a full disk: what does not fit the buffer fails, and only that."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, data):
+        if len(data) >= 4096:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+def test_a_disk_that_fills_up_inside_torchs_writer_is_said_and_training_goes_on(tmp_path, monkeypatch):
+    """torch's writer hides "no space left" behind an error about positions in its file."""
+    real, files = FileSystem.create_stream, []
+
+    @contextmanager
+    def create_stream(self, path, mode):
+        files.append(path)
+        with real(self, path, mode) as stream:
+            yield Filling(stream) if len(files) == 1 else stream
+
+    monkeypatch.setattr(FileSystem, "create_stream", create_stream)
+    _, said = run(new_model(), plan(5, checkpoint_every=2), tmp_path)
+    (message,) = said
+    assert "the disk is full" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
 
 
 def test_a_disk_that_stays_full_stops_training_and_names_where_it_continues(tmp_path, monkeypatch):

@@ -14,7 +14,9 @@ is saved by one layout of processes can be loaded by another: the format knows o
 holds which part.
 """
 
+import errno
 import json
+import os
 import shutil
 import time
 import warnings
@@ -25,6 +27,7 @@ from typing import Any, Literal, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -40,6 +43,8 @@ from bessemer.training.snapshot import Snapshot
 CHECKSUMS = "checksums.json"
 MEMORY = "memory.json"
 MODEL_FOLDER = "model"
+_FULL_BYTES = 2**20
+"""A disk with less room than this after a failed write is taken for full."""
 
 Beside = Callable[[Mapping[str, Tensor], Path], None]
 """Writes a model folder from weights by parameter name."""
@@ -292,9 +297,18 @@ class Milestones:
 
 
 def _save_state(state: dict[str, Any], folder: Path, group: dist.ProcessGroup | None) -> None:
-    """Write what this process holds; where the group's others hold the same, one of them does."""
+    """Write what this process holds; where the group's others hold the same, one of them does. Raises OSError
+    where the disk is full."""
     _silence_single_process_warning()
-    save(state, checkpoint_id=str(folder), process_group=group, no_dist=group is None)
+    try:
+        save(state, checkpoint_id=str(folder), process_group=group, no_dist=group is None)
+    except CheckpointException as error:
+        problems = [problem for problem, _ in error.failures.values()]
+        # torch's writer hides the system's error behind one of its own, and other processes' come without
+        # what lies behind them.
+        if any(map(is_disk_full, problems)) or shutil.disk_usage(folder).free < _FULL_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise problems[0] from error
 
 
 def _load_state(state: dict[str, Any], folder: Path) -> None:
