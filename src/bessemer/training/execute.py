@@ -134,6 +134,7 @@ def train(
         average=average,
         say=context.say,
         memory={"early_stop": early_stop} if early_stop else {},
+        keeps_best=early_stop is not None,
         should_stop=early_stop.should_stop if early_stop else lambda: False,
     )
     _say_precision(device, model.compute_dtype, context)

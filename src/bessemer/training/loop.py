@@ -92,6 +92,8 @@ class Plan(Generic[BatchT]):
     """A moving average of the model's weights, kept up to date."""
     should_stop: Callable[[], bool] = lambda: False
     """Asked after each step's report; true ends training there."""
+    keeps_best: bool = False
+    """Whether the weights of the best validation are what remains, however training ends."""
     say: Callable[[str], None] = lambda text: None
     """One line to the user."""
     memory: dict[str, Remembers] = field(default_factory=dict)
@@ -193,6 +195,8 @@ class _Run:
             if due is not None and step < plan.num_steps and not self.guard.bad_numbers:
                 self._save(step, due)
                 due = None
+        if not plan.keeps_best:
+            self.guard.check_end(step)
         self.checkpoints.wait()
         self.result.last_step = step
         self.result.stall_s, self.result.blocked_s = self.data.stall_s, self.checkpoints.blocked_s
