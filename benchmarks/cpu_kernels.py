@@ -108,7 +108,7 @@ def operations() -> dict[str, Callable[[], None]]:
     def cross_entropy() -> Tensor:
         hidden = x.flatten(0, 1)
         if is_fused(hidden):
-            return linear_cross_entropy(hidden, head, targets)
+            return linear_cross_entropy(hidden, head, targets)[0]
         return -F.cross_entropy(F.linear(hidden, head.to(DTYPE)).float(), targets, reduction="none")
 
     return {

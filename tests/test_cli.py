@@ -171,3 +171,13 @@ def test_doctor_examines_the_machine_in_json(tmp_path: Path) -> None:
     names = {check["name"] for check in checks}
     assert {"python", "packages", "processor", "devices", "memory", "disk"} <= names
     assert code == (1 if any(check["outcome"] == "fail" for check in checks) else 0)
+
+
+def test_what_is_allowed_and_perhaps_not_meant_is_said_before_a_run(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "stages: [collect, curate, tokenizer, tokens, pretrain: {schedule: {shape: linear, decay: 0.2}}]"
+    )
+    code, output = invoke("run", recipe, "--dry-run", "--runs-folder", tmp_path)
+    assert code == 0
+    assert "note: stage 'pretrain': schedule.decay" in output

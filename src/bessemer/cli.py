@@ -79,6 +79,8 @@ def run(
     resolved = load_recipe(recipe, settings or [])
     folder = runs_folder / resolved.name
     reporter = reporter_for(sys.stderr if is_dry or as_json else sys.stdout)
+    for remark in resolved.remarks():
+        reporter.say(f"note: {remark}")
     if is_dry:
         dry = predict(resolved, folder, dry_run(resolved, folder, from_stage, until), reporter, on)
         _dismiss()

@@ -97,3 +97,7 @@ class Config(BaseModel):
     """Base of every config: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def remarks(self) -> list[str]:
+        """What is allowed and yet perhaps not meant, each with its mend; said before a recipe runs."""
+        return []

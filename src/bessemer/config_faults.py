@@ -34,6 +34,15 @@ def describe_faults(
     return list(faults)
 
 
+def messages(error: ValidationError) -> list[str]:
+    """What a config's own checks said, without pydantic's words."""
+    return [_plain(fault["msg"]) for fault in error.errors()]
+
+
+def _plain(reason: str) -> str:
+    return reason.removeprefix("Value error, ")
+
+
 def _relevant(
     error: ValidationError, model: type[BaseModel]
 ) -> tuple[list[tuple[Path, Mapping[str, Any]]], set[Path]]:
@@ -78,7 +87,7 @@ def fields_at(model: type[BaseModel], path: Path) -> list[str]:
 
 
 def _about_value(name: str, reason: str, value: Any) -> str:
-    reason = reason.removeprefix("Value error, ")
+    reason = _plain(reason)
     reason = reason[:1].lower() + reason[1:]
     shown = repr(value)
     if isinstance(value, dict) or len(shown) > 60:

@@ -28,7 +28,7 @@ from bessemer.config_faults import describe_faults
 from bessemer.config_paths import dotted_way
 from bessemer.errors import ConfigError
 from bessemer.located_yaml import Located, parse_yaml, parse_yaml_value
-from bessemer.stages import STAGES, Need, Stage
+from bessemer.stages import STAGES, Maker, Need, Stage
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _TOP_KEYS = ("name", "seed", "stages")
@@ -58,6 +58,10 @@ class Recipe:
     name: str
     seed: int
     stages: tuple[StagePlan, ...]
+
+    def remarks(self) -> list[str]:
+        """What is allowed and yet perhaps not meant; see `Config.remarks`."""
+        return [f"stage {plan.name!r}: {remark}" for plan in self.stages for remark in plan.config.remarks()]
 
     def to_yaml(self) -> str:
         """The resolved recipe, with every default and input written out; it loads to an equal recipe."""
@@ -104,6 +108,7 @@ def parse_recipe(
         reading.apply(override)
     name, seed = reading.run_name(Path(file).stem), reading.seed()
     plans = [plan for entry in reading.entries if (plan := reading.plan(entry)) is not None]
+    reading.check_together(plans)
     if reading.faults:
         count = len(reading.faults)
         heading = f"{count} fault{'s' * (count > 1)} in the recipe:"
@@ -243,6 +248,18 @@ class _Reading:
                 self.fault((*entry.path, *path), f"stage {entry.name!r}: {message}")
             return None
         return StagePlan(entry.name, entry.stage, config, inputs)
+
+    def check_together(self, plans: Sequence[StagePlan]) -> None:
+        """Find what only shows when a stage's config is seen beside those of the stages before it."""
+        makers: dict[str, Maker] = {}
+        paths = {entry.name: entry.path for entry in self.entries}
+        for plan in plans:
+            if any(name not in makers for names in plan.inputs.values() for name in names):
+                continue  # one of them has a fault of its own
+            inputs = {kind: [makers[name] for name in names] for kind, names in plan.inputs.items()}
+            makers[plan.name] = Maker(plan.name, plan.kind, plan.config, inputs)
+            for fault in plan.stage.faults_with(plan.config, inputs):
+                self.fault(paths[plan.name], f"stage {plan.name!r}: {fault}")
 
     def _inputs(self, entry: _Entry, wanted: Any) -> dict[str, tuple[str, ...]]:
         earlier = self.entries[: self.entries.index(entry)]

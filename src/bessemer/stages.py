@@ -13,8 +13,21 @@ from bessemer.config import Config
 from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.forecast import Prediction
 
+
+@dataclass(frozen=True)
+class Maker:
+    """An earlier stage of a recipe, as a later one that takes what it makes sees it before anything runs."""
+
+    name: str
+    kind: str
+    config: Config
+    makers: Mapping[str, Sequence["Maker"]]
+    """Of its own inputs, by artifact kind, in recipe order."""
+
+
 StageFunction = Callable[[Any, StageContext], Metrics]
 ForecastFunction = Callable[[Any, StageContext], Prediction]
+FaultsFunction = Callable[[Any, Mapping[str, Sequence[Maker]]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,8 @@ class Stage:
     redone when their content changes."""
     forecast: ForecastFunction | str | None = None
     """Tries the stage on a sample of its inputs and predicts the whole, for `run --dry-run`."""
+    faults: FaultsFunction | str | None = None
+    """From the config and the stages that make its inputs: what would be refused once they are done."""
 
     def config_type(self) -> type[Config]:
         """The config class; imports its module."""
@@ -55,6 +70,12 @@ class Stage:
     def function(self) -> StageFunction:
         """The function that does the work; imports its module."""
         return imported(self.run) if isinstance(self.run, str) else self.run
+
+    def faults_with(self, config: Config, makers: Mapping[str, Sequence[Maker]]) -> list[str]:
+        """What is wrong with a config and the stages that make its inputs, taken together."""
+        if self.faults is None:
+            return []
+        return (imported(self.faults) if isinstance(self.faults, str) else self.faults)(config, makers)
 
     def forecast_function(self) -> ForecastFunction:
         """The function that predicts; imports its module."""
@@ -127,6 +148,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             makes="model",
             run="bessemer.training.pretrain:pretrain",
             format_version=2,
+            faults="bessemer.training.planned:training_faults",
             measured=TRAINING_MEASURES,
         ),
         Stage(
@@ -136,6 +158,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             makes="model",
             run="bessemer.training.midtrain:midtrain",
             format_version=2,
+            faults="bessemer.training.planned:training_faults",
             measured=TRAINING_MEASURES,
         ),
         # The assistant
@@ -153,6 +176,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             makes="model",
             run="bessemer.training.sft:sft",
             format_version=2,
+            faults="bessemer.training.planned:training_faults",
             measured=TRAINING_MEASURES,
         ),
         Stage(
@@ -169,6 +193,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             makes="model",
             run="bessemer.training.dpo:dpo",
             format_version=2,
+            faults="bessemer.training.planned:training_faults",
             measured=TRAINING_MEASURES,
         ),
         # Proof and delivery
@@ -178,6 +203,7 @@ STAGES: Mapping[str, Stage] = stage_table(
             needs=(Need("model", every=True), Need("tokens"), Need("conversations", optional=True)),
             makes="evaluation",
             run="bessemer.evaluation.stage:evaluate",
+            faults="bessemer.training.planned:evaluation_faults",
         ),
         Stage(
             kind="export",

@@ -54,7 +54,13 @@ def pairs_together(rows, num_heads):
     return rows.reshape(num_heads, 2, -1, rows.shape[1]).transpose(0, 2, 1, 3).reshape(rows.shape)
 
 
-def write_gguf(model, architecture, path, kind="F32", leave_out=()):
+def quantized(name, array, kind):
+    """The bytes of a tensor and their type; vectors stay as they are."""
+    type = gguf.GGMLQuantizationType[kind if array.ndim > 1 else "F32"]
+    return gguf.quants.quantize(array, type), type
+
+
+def write_gguf(model, architecture, path, kind="F32", leave_out=(), quantize=quantized):
     config = model.config
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(config.num_hidden_layers)
@@ -90,9 +96,9 @@ def write_gguf(model, architecture, path, kind="F32", leave_out=()):
         writer.add_rope_scaling_orig_ctx_len(scaling.original_max_position_embeddings)
     for name, value in tensors.items():
         array = np.stack(value) if isinstance(value, list) else np.ascontiguousarray(value)
-        type = gguf.GGMLQuantizationType[kind if array.ndim > 1 else "F32"]
         if name not in leave_out:
-            writer.add_tensor(name, gguf.quants.quantize(array, type), raw_dtype=type)
+            raw, type = quantize(name, array, kind)
+            writer.add_tensor(name, raw, raw_dtype=type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -121,6 +127,33 @@ def test_quantised_experts_come_back_near_what_they_were(tmp_path):
     ours, theirs = huggingface_tensors(model), huggingface_tensors(loaded)
     for name, tensor in ours.items():
         assert float((tensor - theirs[name]).abs().max()) <= float(tensor.abs().max()) / 127, name
+
+
+def k_quants(name, array, kind):
+    """Random blocks in the mix of a Q4_K_M file, or ("F32") what the reference reads from them."""
+    if array.ndim < 2:
+        return quantized(name, array, "F32")
+    type = gguf.GGMLQuantizationType["Q6_K" if "embd" in name or "ffn_down" in name else "Q4_K"]
+    size = {"Q4_K": 144, "Q6_K": 210}[type.name]
+    draw = np.random.Generator(np.random.Philox(sum(name.encode())))
+    raw = draw.integers(0, 256, (*array.shape[:-1], array.shape[-1] // 256, size), dtype=np.uint8)
+    scales = np.array([3e-4, 2e-3], dtype=np.float16).view(np.uint8)
+    if type.name == "Q4_K":
+        raw[..., :4] = scales
+    else:
+        raw[..., -2:] = scales[:2]
+    raw = raw.reshape(*array.shape[:-1], -1)
+    return quantized(name, gguf.quants.dequantize(raw, type), kind) if kind == "F32" else (raw, type)
+
+
+def test_a_file_of_k_quants_computes_what_the_reference_reads_from_it(tmp_path):
+    sizes = {**SIZES, "hidden_size": 256, "intermediate_size": 512}
+    model = Transformer(ModelConfig(**sizes)).initialize(0).requires_grad_(False)
+    for kind in ("Q4_K_M", "F32"):
+        write_gguf(model, "llama", tmp_path / f"{kind}.gguf", kind, quantize=k_quants)
+    ours, reference = (logits(load_model(tmp_path / f"{kind}.gguf")) for kind in ("Q4_K_M", "F32"))
+    assert float(reference.std()) > 0.01
+    torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-4 * float(reference.abs().max()))
 
 
 def test_tensors_that_do_not_fit_are_named_together(tmp_path):

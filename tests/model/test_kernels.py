@@ -139,13 +139,25 @@ def test_masked_softmax_equals_the_formula_also_with_gaps_in_the_mask(dtype, bat
 
 @DTYPES
 @pytest.mark.parametrize(("num_tokens", "vocab_size"), [(9, 11), (1030, 40)])
+@pytest.mark.parametrize("z_loss", [None, 0.3])
 def test_linear_cross_entropy_equals_the_formula_for_gradients_that_differ_by_row(
-    dtype, num_tokens, vocab_size
+    dtype, num_tokens, vocab_size, z_loss
 ):
+    """Of the log-probabilities alone, and with the logarithm of the softmax's divisor."""
     targets = torch.arange(num_tokens) % vocab_size
+
+    def ours(hidden, weight):
+        log_probabilities, log_totals = linear_cross_entropy(hidden, weight, targets)
+        return log_probabilities if z_loss is None else log_probabilities - z_loss * log_totals.square()
+
+    def formula(hidden, weight):
+        logits = hidden @ weight.T
+        log_probabilities = -F.cross_entropy(logits, targets, reduction="none")
+        return log_probabilities - (z_loss or 0) * logits.logsumexp(-1).square()
+
     assert_same_values_and_gradients(
-        lambda hidden, weight: linear_cross_entropy(hidden, weight, targets),
-        lambda hidden, weight: -F.cross_entropy(hidden @ weight.T, targets, reduction="none"),
+        ours,
+        formula,
         [draw(num_tokens, 16)],
         dtype,
         [draw(vocab_size, 16, seed=1, scale=0.3).bfloat16()],
@@ -157,9 +169,10 @@ def test_linear_cross_entropy_is_the_same_without_gradients_and_for_no_tokens():
     targets = torch.arange(1500) % 20
     with torch.no_grad():
         quietly = linear_cross_entropy(hidden, weight, targets)
-    assert torch.equal(quietly, linear_cross_entropy(hidden, weight, targets))
+    for quiet, other in zip(quietly, linear_cross_entropy(hidden, weight, targets), strict=True):
+        assert torch.equal(quiet, other)
     nothing = linear_cross_entropy(hidden[:0], weight, targets[:0])
-    nothing.sum().backward()
+    sum(part.sum() for part in nothing).backward()
     assert not weight.grad.any()
 
 
@@ -179,7 +192,7 @@ def all_outputs(dtype):
         fused_rms_norm(x, weight, 1e-6),
         fused_swiglu(gate_up),
         *fused_heads(qkv, norms, rotation, 2, 1e-6),
-        linear_cross_entropy(x, head, torch.arange(700) % 300),
+        *linear_cross_entropy(x, head, torch.arange(700) % 300),
     )
     leaves = (x, gate_up, qkv, weight, head, *norms)
     gradients = torch.autograd.grad(outputs, leaves, [draw(*o.shape).to(o.dtype) for o in outputs])
@@ -241,7 +254,7 @@ def test_kernels_may_run_from_several_python_threads_at_once():
 def test_nan_reaches_the_loss_and_every_output():
     hidden, weight = draw(3, 8).float(), draw(5, 8, seed=1).float()
     hidden[1, 2] = torch.nan
-    loss = linear_cross_entropy(hidden, weight, torch.tensor([0, 1, 2]))
+    loss, _ = linear_cross_entropy(hidden, weight, torch.tensor([0, 1, 2]))
     assert loss.isnan().tolist() == [False, True, False]
     assert fused_rms_norm(hidden, torch.ones(8), 1e-6)[1].isnan().all()
     assert fused_swiglu(hidden).isnan().tolist()[1][2]

@@ -16,23 +16,30 @@ WIDTHS = {"adamw": (64, 128, 256), "muon": (32, 64, 128)}
 """The first is the base width. Muon's, which costs the cube of it, are narrower."""
 
 
-def model_of(width, **options):
+SHAPES = {
+    "tied": {"qk_norm": True},
+    "untied": {"qk_norm": True, "tie_word_embeddings": False},
+    "gpt2": {"family": "gpt2"},
+    "biases": {"attention_bias": True},
+}
+
+
+def model_of(width, shape="tied"):
     config = ModelConfig(
         vocab_size=64,
         hidden_size=width,
         num_hidden_layers=2,
         num_attention_heads=width // 16,
         head_dim=16,
-        qk_norm=True,
         max_position_embeddings=32,
-        **options,
+        **SHAPES[shape],
     )
     return Transformer(config).initialize(0)
 
 
-def changes(width, kind, base_width, tied):
+def changes(width, kind, base_width, shape):
     """Root mean square of what three updates changed in each block's output and in the logits."""
-    model = model_of(width, tie_word_embeddings=tied)
+    model = model_of(width, shape)
     start_for_width(model, base_width)
     optimizers = Optimizers(
         model,
@@ -57,10 +64,10 @@ def changes(width, kind, base_width, tied):
     return {name: float((after[name] - before[name]).square().mean().sqrt()) for name in after}
 
 
-def slopes(kind, base_width, tied):
+def slopes(kind, base_width, shape):
     """Powers of the width that the changes grow with."""
     widths = WIDTHS[kind]
-    measured = [changes(width, kind, base_width, tied) for width in widths]
+    measured = [changes(width, kind, base_width, shape) for width in widths]
     return {
         name: float(np.polyfit(np.log2(widths), [math.log2(each[name]) for each in measured], 1)[0])
         for name in measured[0]
@@ -68,17 +75,24 @@ def slopes(kind, base_width, tied):
 
 
 @pytest.mark.parametrize(
-    ("kind", "tied"),
-    [("adamw", True), ("muon", True), *(pytest.param(k, False, marks=pytest.mark.slow) for k in WIDTHS)],
+    ("kind", "shape"),
+    [
+        ("adamw", "tied"),
+        ("muon", "tied"),
+        ("adamw", "gpt2"),
+        *(pytest.param(kind, "untied", marks=pytest.mark.slow) for kind in WIDTHS),
+        *(pytest.param(kind, "biases", marks=pytest.mark.slow) for kind in WIDTHS),
+        pytest.param("muon", "gpt2", marks=pytest.mark.slow),
+    ],
 )
-def test_updates_change_activations_and_logits_alike_at_every_width(kind, tied):
-    for name, slope in slopes(kind, WIDTHS[kind][0], tied).items():
+def test_updates_change_activations_and_logits_alike_at_every_width(kind, shape):
+    for name, slope in slopes(kind, WIDTHS[kind][0], shape).items():
         assert abs(slope) < 0.35, (name, slope)
 
 
 @pytest.mark.parametrize(("kind", "parts"), [("adamw", (0, 1, "logits")), ("muon", ("logits",))])
 def test_without_the_rules_the_changes_grow_with_the_width(kind, parts):
-    growing = slopes(kind, None, True)
+    growing = slopes(kind, None, "tied")
     assert all(growing[part] > 0.5 for part in parts), growing
 
 

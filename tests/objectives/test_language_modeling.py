@@ -196,3 +196,16 @@ def test_a_uniform_model_loses_the_logarithm_of_its_vocabulary():
     batch = packed([conversations(2, seed=14)])
     loss = OBJECTIVE.loss(model, batch)
     assert loss.total.item() / OBJECTIVE.count(batch) == pytest.approx(math.log(61), rel=1e-6)
+
+
+def test_z_loss_is_part_of_the_loss_and_told_apart_from_it():
+    model = tiny_model(PAD + 1)
+    batch = packed([conversations(3), conversations(2, seed=1)])
+    plain, penalized = OBJECTIVE.loss(model, batch), LanguageModeling(z_loss=0.1).loss(model, batch)
+    logits = model.logits(model(batch.token_ids_BT, batch.documents_BT, batch.positions_BT))
+    penalty = 0.1 * logits[batch.targets_BT != IGNORE].logsumexp(-1).square().sum().item()
+    assert plain.sums == {}
+    assert penalty > 1
+    assert penalized.sums["z_loss"] == pytest.approx(penalty, rel=1e-5)
+    assert penalized.sums["next_token_loss"] == pytest.approx(plain.total.item(), rel=1e-5)
+    assert penalized.total.item() == pytest.approx(plain.total.item() + penalty, rel=1e-5)

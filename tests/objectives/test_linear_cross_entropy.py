@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bessemer.model.kernels import torch_operations
-from bessemer.objectives.linear_cross_entropy import log_probabilities, summed_log_probability
+from bessemer.objectives.linear_cross_entropy import log_probabilities, summed_cross_entropy
 
 S, D, V = 150, 24, 512
 WHOLE, CHUNKED = 2**40, 32 * V * 4
@@ -25,6 +25,17 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor) and tuple(tensor.shape) not in ((V, D), (D, V)):
                 self.num_elements = max(self.num_elements, tensor.numel())
         return result
+
+
+def summed_loss(*arguments):
+    return summed_cross_entropy(*arguments).total
+
+
+def penalized_loss(*arguments):
+    return summed_cross_entropy(*arguments, z_loss=0.02).total
+
+
+FUNCTIONS = pytest.mark.parametrize("function", [summed_loss, penalized_loss, log_probabilities])
 
 
 def inputs(dtype=torch.float32):
@@ -54,7 +65,7 @@ def backend(request):
 
 
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize("function", [summed_log_probability, log_probabilities])
+@FUNCTIONS
 def test_chunks_give_the_value_and_the_gradients_of_the_whole(function):
     whole, chunked = run(function, WHOLE), run(function, CHUNKED)
     for name, one, two in zip(("value", "hidden", "weight"), whole[:3], chunked[:3], strict=True):
@@ -63,28 +74,37 @@ def test_chunks_give_the_value_and_the_gradients_of_the_whole(function):
 
 
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize("function", [summed_log_probability, log_probabilities])
+@FUNCTIONS
 def test_in_chunks_the_logits_of_all_tokens_never_exist(function):
     assert run(function, WHOLE)[3] >= S * V
     assert run(function, CHUNKED)[3] <= 32 * V < S * V / 4
 
 
-def test_the_sum_is_the_formulas_in_double_precision():
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("largest", [WHOLE, CHUNKED])
+@pytest.mark.parametrize("z_loss", [0.0, 0.05])
+def test_the_sum_is_the_formulas_in_double_precision(z_loss, largest):
+    """Cross-entropy and z_loss log^2 Z (Chowdhery et al. 2022, section 5), by plain autograd."""
     hidden, weight, targets = inputs()
-    logits = hidden.detach().double() @ weight.detach().double().T
-    expected = logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).sum()
-    value, d_hidden, d_weight, _ = run(summed_log_probability, CHUNKED, factor=1.0)
-    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
-    d_logits = torch.nn.functional.one_hot(targets, V) - logits.softmax(-1)
-    torch.testing.assert_close(d_hidden.double(), d_logits @ weight.detach().double(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(d_weight.double(), d_logits.T @ hidden.detach().double(), rtol=1e-4, atol=1e-5)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (hidden, weight)]
+    logits = exact[0] @ exact[1].T
+    penalty = z_loss * logits.logsumexp(-1).square().sum()
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") + penalty
+    expected.backward()
+    found = summed_cross_entropy(hidden, weight, targets, largest, z_loss=z_loss)
+    found.total.backward()
+    assert found.total.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert found.penalty.item() == pytest.approx(penalty.item(), rel=1e-6)
+    assert not found.penalty.requires_grad
+    for ours, theirs in zip((hidden, weight), exact, strict=True):
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_in_bfloat16_chunks_are_as_near_to_float32_as_the_whole_is():
-    exact = run(summed_log_probability, WHOLE)
+    exact = run(penalized_loss, WHOLE)
     errors = []
     for largest in (WHOLE, CHUNKED // 2):
-        found = run(summed_log_probability, largest, torch.bfloat16)
+        found = run(penalized_loss, largest, torch.bfloat16)
         errors.append(
             [float((a.float() - b).norm() / b.norm()) for a, b in zip(found[:3], exact[:3], strict=True)]
         )
@@ -95,14 +115,14 @@ def test_in_bfloat16_chunks_are_as_near_to_float32_as_the_whole_is():
 def test_without_gradients_only_the_value_is_computed():
     hidden, weight, targets = inputs()
     with torch.no_grad():
-        value = summed_log_probability(hidden, weight, targets, CHUNKED)
+        value = summed_loss(hidden, weight, targets, CHUNKED)
     assert not value.requires_grad
-    assert value.item() == pytest.approx(run(summed_log_probability, WHOLE)[0].item(), rel=1e-5)
+    assert value.item() == pytest.approx(run(summed_loss, WHOLE)[0].item(), rel=1e-5)
 
 
 def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_still_do():
     hidden, weight, targets = inputs()
     weight.requires_grad_(False)
-    summed_log_probability(hidden, weight, targets, CHUNKED).backward()
+    summed_loss(hidden, weight, targets, CHUNKED).backward()
     assert weight.grad is None
-    torch.testing.assert_close(hidden.grad, run(summed_log_probability, WHOLE, factor=1.0)[1])
+    torch.testing.assert_close(hidden.grad, run(summed_loss, WHOLE, factor=1.0)[1])

@@ -223,6 +223,14 @@ def test_a_partial_folder_of_another_config_is_not_continued(tmp_path: Path) -> 
     assert not (tmp_path / "run/letters/stray.txt").exists()
 
 
+def test_what_a_stage_says_of_a_full_disk_itself_is_not_replaced(tmp_path: Path) -> None:
+    fault = BessemerError("the disk is full: the checkpoint of step 40 takes 19 MB")
+    fault.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    broken = tiny_stages.parse_recipe(RECIPE, "tiny.yaml", (), failing_table(fault))
+    with pytest.raises(BessemerError, match="the checkpoint of step 40 takes 19 MB"):
+        run_recipe(broken, tmp_path / "run", Quiet())
+
+
 def test_a_full_disk_is_explained_and_nothing_is_lost(tmp_path: Path) -> None:
     def fill(config: tiny_stages.LettersConfig, context: object) -> dict[str, float]:
         with open("/dev/full", "w") as file:

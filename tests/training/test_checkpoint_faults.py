@@ -2,14 +2,21 @@
 
 import errno
 import json
+import math
+import os
 import threading
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.distributed.checkpoint.filesystem import FileSystem
 from training_helpers import Reports, new_model, plan, run, weights
 
 import bessemer.training.checkpoint as checkpoint_module
 from bessemer.errors import BessemerError
+from bessemer.objectives.base import LossSum
+from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.training.checkpoint import MEMORY, MODEL_FOLDER, Checkpoints, Milestones, is_sound
 from bessemer.training.loop import fit
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
@@ -40,6 +47,38 @@ def test_one_full_disk_is_said_and_training_ends_with_the_same_weights(tmp_path,
     assert "the newest one is step-00000002; training goes on" in message
     assert weights(model) == weights(undisturbed)
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000006", "step-00000008"]
+
+
+class Filling:
+    """A buffered file on a full disk: what does not fit the buffer fails, and only that."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, data):
+        if len(data) >= 4096:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+def test_a_disk_that_fills_up_inside_torchs_writer_is_said_and_training_goes_on(tmp_path, monkeypatch):
+    """torch's writer hides "no space left" behind an error about positions in its file."""
+    real, files = FileSystem.create_stream, []
+
+    @contextmanager
+    def create_stream(self, path, mode):
+        files.append(path)
+        with real(self, path, mode) as stream:
+            yield Filling(stream) if len(files) == 1 else stream
+
+    monkeypatch.setattr(FileSystem, "create_stream", create_stream)
+    _, said = run(new_model(), plan(5, checkpoint_every=2), tmp_path)
+    (message,) = said
+    assert "the disk is full" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
 
 
 def test_a_disk_that_stays_full_stops_training_and_names_where_it_continues(tmp_path, monkeypatch):
@@ -155,3 +194,42 @@ def test_milestones_stay_when_their_checkpoints_go(tmp_path):
         "step-00000012",
     ]
     assert (tmp_path / "milestones" / "step-00000004" / "inner" / "file").read_text() == "x"
+
+
+class Spoilt:
+    """Language modelling whose loss is not finite on some batches."""
+
+    def __init__(self, bad):
+        self._bad, self._inner = bad, LanguageModeling()
+
+    def count(self, batch):
+        return self._inner.count(batch[1])
+
+    def loss(self, model, batch):
+        total = self._inner.loss(model, batch[1]).total
+        return LossSum(total * math.nan) if batch[0] in self._bad else LossSum(total)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("bad", [{3}, {3, 4}])
+def test_a_checkpoint_that_falls_on_a_bad_step_is_written_at_the_next_good_one(tmp_path, bad):
+    """And so is the milestone: steps are counted from 1, batches from 0."""
+    whole = plan(9, checkpoint_every=4)
+    spoilt = replace(
+        whole, objective=Spoilt(bad), batches=lambda number: [(number, b) for b in whole.batches(number)]
+    )
+    checkpoints = checkpoints_with_folder(tmp_path / "c", Milestones(tmp_path / "m", every=4))
+    result = fit(new_model(), spoilt, checkpoints, Reports())
+    late = f"step-0000000{4 + len(bad)}"
+    assert result.skipped_steps == sorted(bad)
+    assert names(tmp_path / "c") == names(tmp_path / "m") == [late, "step-00000008"]
+
+
+def test_a_milestone_that_met_a_full_disk_is_kept_with_the_next_checkpoint(tmp_path, monkeypatch):
+    full_disk(monkeypatch, {1})
+    checkpoints = checkpoints_with_folder(tmp_path / "c", Milestones(tmp_path / "m", every=4))
+    fit(new_model(), plan(9, checkpoint_every=2), checkpoints, Reports())
+    assert names(tmp_path / "m") == ["step-00000006", "step-00000008"]

@@ -227,3 +227,11 @@ def test_a_learning_rate_that_explodes_ends_the_run_with_the_mend_not_with_a_use
     the_plan = plan(300, optimizer=config, guard=GuardConfig(diverged_after=10))
     with pytest.raises(BessemerError, match=r"lower optimizer\.learning_rate"):
         run(new_model(), the_plan, tmp_path)
+
+
+def test_a_run_that_is_too_short_to_be_stopped_does_not_end_with_a_useless_model_either(tmp_path):
+    config = OptimizerConfig(kind="adamw", learning_rate=30.0)
+    short = plan(40, optimizer=config)
+    with pytest.raises(BessemerError, match=r"up to step 40.*lower optimizer\.learning_rate"):
+        run(new_model(), short, tmp_path / "plain")
+    run(new_model(), replace(short, keeps_best=True), tmp_path / "best")

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from bessemer.model import ModelConfig, Transformer
 from bessemer.training.optimizers import Muon, OptimizerConfig, Optimizers, split_parameters
 from bessemer.training.orthogonalize import orthogonalize
 from model_helpers import tiny_model
@@ -73,6 +74,21 @@ def test_every_parameter_is_in_exactly_one_group(kind, tied):
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 assert (group["weight_decay"] > 0) == (parameter.ndim == 2)
+
+
+def test_biases_layer_norms_and_learnt_positions_go_to_adamw_without_decay():
+    shape = ModelConfig(
+        family="gpt2", vocab_size=61, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        tie_word_embeddings=False, max_position_embeddings=16,
+    )  # fmt: skip
+    model = Transformer(shape).initialize(0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    adamw, muon = Optimizers(model, OptimizerConfig(weight_decay=0.1)).all
+    decay = {names[id(p)]: group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
+    assert {name for name, share in decay.items() if share} == {"embedding", "head"}
+    assert {"positions", "final_norm_bias", "blocks.0.qkv_bias", "blocks.0.attention_norm"} <= decay.keys()
+    matrices = [names[id(p)].rpartition(".")[2] for p in muon.param_groups[0]["params"]]
+    assert sorted(matrices) == ["attention_out", "down", "qkv", "up"]
 
 
 def test_muon_gets_the_matrices_of_the_blocks_and_no_lookup_table():

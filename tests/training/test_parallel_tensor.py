@@ -20,7 +20,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from bessemer.errors import BessemerError
 from bessemer.model.kernels import torch_operations
 from bessemer.objectives.language_modeling import LanguageModeling, target_log_probabilities
-from bessemer.objectives.linear_cross_entropy import log_probabilities, summed_log_probability
+from bessemer.objectives.linear_cross_entropy import log_probabilities, summed_cross_entropy
 from bessemer.training.parallel.parts import is_tensor_divided, share, tensor_part, whole
 from bessemer.training.parallel.tensor import TensorDivision, divide_tensors, sum_undivided_gradients
 
@@ -140,16 +140,16 @@ def test_bfloat16_is_as_near_to_float32_as_that_of_one_process(results):
 
 @with_torch_operations
 def head(rank, world_size, largest):
-    """Values and gradients of the head's sum and of single log-probabilities."""
+    """Values and gradients of the head's summed loss and of single log-probabilities."""
     division = TensorDivision(dist.group.WORLD, 61)
     hidden, weight, targets = head_inputs()
     part = weight[slice(*share(61, world_size, rank))].clone().requires_grad_()
     hidden.requires_grad_()
-    summed = summed_log_probability(hidden, part, targets, largest, division)
+    summed, penalty = summed_cross_entropy(hidden, part, targets, largest, division, z_loss=0.05)
     single = log_probabilities(hidden, part, targets, largest, division)
     (summed + (single * torch.linspace(0, 1, len(targets))).sum()).backward()
     dist.all_reduce(hidden.grad)
-    return summed.detach(), single.detach(), hidden.grad, part.grad
+    return summed.detach(), penalty, single.detach(), hidden.grad, part.grad
 
 
 def head_inputs():
@@ -163,11 +163,15 @@ def test_the_head_of_a_divided_vocabulary_is_the_formula_in_double_precision(res
     hidden, weight, targets = (x.double() if x.is_floating_point() else x for x in head_inputs())
     hidden.requires_grad_()
     weight.requires_grad_()
-    single = (hidden @ weight.T).log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1)
-    (single.sum() + (single * torch.linspace(0, 1, 40)).sum()).backward()
+    logits = hidden @ weight.T
+    single = logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1)
+    z_losses = 0.05 * logits.logsumexp(-1).square()
+    expected = z_losses.sum() - single.sum()
+    (expected + (single * torch.linspace(0, 1, 40)).sum()).backward()
     heads = results(4, head, largest)
-    for summed, ours, d_hidden, _ in heads:
-        assert float(summed) == pytest.approx(float(single.detach().sum()), rel=1e-6)
+    for summed, penalty, ours, d_hidden, _ in heads:
+        assert float(summed) == pytest.approx(float(expected.detach()), rel=1e-6)
+        assert float(penalty) == pytest.approx(float(z_losses.detach().sum()), rel=1e-6)
         torch.testing.assert_close(ours.double(), single.detach(), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(d_hidden.double(), hidden.grad, rtol=1e-5, atol=1e-5)
     d_weight = torch.cat([d_weight for *_, d_weight in heads])

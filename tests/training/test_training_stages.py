@@ -184,6 +184,27 @@ def test_pretraining_lowers_the_bits_of_held_out_documents(inputs, tmp_path):
     assert metrics["loss"] < np.log(280)
 
 
+def test_a_penalty_on_the_loss_is_logged_apart_and_left_out_of_validations(inputs, tmp_path):
+    """A step without a rate: both runs validate the same weights."""
+    still = {"optimizer": OptimizerConfig(learning_rate=1e-30, muon_learning_rate=1e-30), "tokens": 128}
+    rows = {}
+    for z_loss in (0.0, 0.5):
+        context = stage_context(tmp_path / str(z_loss), *inputs.values())
+        pretrain(PRETRAIN.model_copy(update={**still, "z_loss": z_loss}), context)
+        rows[z_loss] = {name: value for row in logged(context) for name, value in row.items()}
+    plain, penalized = rows[0.0], rows[0.5]
+    assert penalized["z_loss"] > 10, "0.5 (ln 280)^2"
+    assert penalized["next_token_loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    assert penalized["loss"] == pytest.approx(plain["loss"] + penalized["z_loss"], rel=1e-5)
+    assert penalized["validation_bits_per_byte"] == pytest.approx(plain["validation_bits_per_byte"], rel=1e-6)
+
+
+def test_float16_on_a_processor_is_said_to_be_slow(inputs, tmp_path):
+    context = stage_context(tmp_path, *inputs.values())
+    pretrain(PRETRAIN.model_copy(update={"compute_dtype": "float16", "tokens": 128}), context)
+    assert "many times slower: leave compute_dtype at auto" in said(context)
+
+
 def test_micro_batches_of_a_stage_leave_loss_and_gradient_alone(inputs, tmp_path):
     """More parts than rows are fewer parts, not empty ones."""
     first_steps = []

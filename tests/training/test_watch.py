@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bessemer.errors import BessemerError
+from bessemer.errors import BessemerError, ConfigError
 from bessemer.model.config import ModelConfig, parameter_count
 from bessemer.recipe import parse_recipe
 from bessemer.runner.identity import identify
@@ -182,7 +182,18 @@ def test_tensorboard_files_hold_the_numbers(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 3.0), (2, 1.5)]
 
 
-def test_a_run_goes_on_when_another_tool_is_to_get_its_metrics():
+@pytest.mark.parametrize("names", [["wandb"], ["mlflow", "wandb"]])
+def test_a_tool_that_is_not_installed_is_a_fault_of_the_recipe_not_of_a_stage_hours_later(names, monkeypatch):
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+    text = f"stages: [collect, curate, tokenizer, tokens, pretrain: {{report_to: [{', '.join(names)}]}}]"
+    mend = rf"recipe.yaml:1: .*not installed here: pip install 'bessemer\[{','.join(names)}\]'"
+    with pytest.raises(ConfigError, match=mend):
+        parse_recipe(text, "recipe.yaml")
+
+
+def test_a_run_goes_on_when_another_tool_is_to_get_its_metrics(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", SimpleNamespace())
     keys = set()
     for names in ("[]", "[tensorboard]"):
         text = f"stages: [collect, curate, tokenizer, tokens, pretrain: {{report_to: {names}}}]"

@@ -37,7 +37,7 @@ class EvaluateConfig(Config):
     """Longest answer in tokens; a longer one counts as not ended."""
     sequence_length: Count = Field(default=256, ge=1)
     """Window of the bits-per-byte measurement, in tokens."""
-    validation_tokens: Count = 100_000
+    validation_tokens: Count = Field(default=100_000, ge=1)
     """Held-out tokens that are scored at most."""
     max_questions: Count | None = None
     """Ask only the first questions of each group; default all."""

@@ -101,7 +101,7 @@ class ModelConfig(Config):
     """Layers with the window, from 0; None: all of them."""
     mixture: MixtureConfig | None = None
     """Experts in place of the dense feed-forward layers."""
-    future_tokens: Count = 0
+    future_tokens: Count = Field(default=0, ge=0)
     """Further tokens that extra blocks learn to predict (Gloeckle et al. 2024; DeepSeek-V3, section 2.2).
     Only training uses them: a saved folder leaves them out."""
 

@@ -46,9 +46,11 @@ class Division(Protocol):
         """Embeddings of own tokens, from the ids of all."""
         ...
 
-    def log_probabilities(self, hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor) -> Tensor:
-        """log softmax(hidden weight^T)[target] of every token over the whole vocabulary, float32 [S]. The
-        logits held here exist all at once."""
+    def log_probabilities(
+        self, hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """log softmax(hidden weight^T)[target] of every token over the whole vocabulary, and log Z, the
+        logarithm of the softmax's divisor: float32 [S] each. The logits held here exist all at once."""
         ...
 
     def head_rows(self, weight_VD: Tensor) -> int:
@@ -85,12 +87,17 @@ class Whole:
     def embed(self, token_ids_BT: Tensor, weight_VD: Tensor, dtype: torch.dtype) -> Tensor:
         return F.embedding(token_ids_BT, weight_VD).to(dtype)
 
-    def log_probabilities(self, hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor) -> Tensor:
+    def log_probabilities(
+        self, hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The fused kernel on a CPU, torch's operations elsewhere."""
         if is_fused(hidden_SD):
             return linear_cross_entropy(hidden_SD, weight_VD, targets_S)
         logits_SV = F.linear(hidden_SD, weight_VD.to(hidden_SD.dtype)).float()
-        return -F.cross_entropy(logits_SV, targets_S, reduction="none")
+        log_probabilities_S = -F.cross_entropy(logits_SV, targets_S, reduction="none")
+        # From the target's logit: a softmax of its own would take another pass over all logits.
+        at_target_S = logits_SV.gather(1, targets_S.unsqueeze(1)).squeeze(1)
+        return log_probabilities_S, at_target_S - log_probabilities_S
 
     def head_rows(self, weight_VD: Tensor) -> int:
         return len(weight_VD)

@@ -75,6 +75,24 @@ def family_problems(config: "ModelConfig") -> list[str]:
     return problems
 
 
+def expert_remarks(config: "ModelConfig") -> list[str]:
+    """What readers of a mixture make difficult: transformers and vLLM multiply all experts in one product,
+    whose rows must be whole multiples of 16 bytes, which are 8 numbers of bfloat16."""
+    if config.mixture is None:
+        return []
+    sizes = {"hidden_size": config.hidden_size, "mixture.expert_size": config.mixture.expert_size}
+    odd = {name: size for name, size in sizes.items() if size % 8}
+    if not odd:
+        return []
+    named = " and ".join(f"model.{name} {size}" for name, size in odd.items())
+    mends = " and ".join(str(-(-size // 8) * 8) for size in odd.values())
+    return [
+        f"{named}: not a multiple of 8, so the rows of an expert's matrices are no whole multiples of 16 "
+        "bytes in bfloat16, and transformers cannot compute the saved model by its default "
+        f'(it can with experts_implementation="eager"): {mends} would do'
+    ]
+
+
 def _mixture_type(config: "ModelConfig", mixture: "MixtureConfig") -> str:
     if mixture.scores == "sigmoid":
         return "dots1"

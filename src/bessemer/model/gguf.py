@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from bessemer.config_faults import messages
 from bessemer.errors import BessemerError
 from bessemer.formats.gguf import GgufFile
 from bessemer.model.config import MixtureConfig, ModelConfig
@@ -130,7 +131,7 @@ def config_from_gguf(file: GgufFile) -> ModelConfig:
             mixture=_mixture(keys),
         )
     except ValidationError as error:
-        faults = "\n  ".join(fault["msg"] for fault in error.errors())
+        faults = "\n  ".join(messages(error))
         raise BessemerError(f"{file.path} cannot be used:\n  {faults}") from error
 
 

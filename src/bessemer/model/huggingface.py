@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from bessemer.config_faults import messages
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig
 from bessemer.model.families import FAMILIES, model_type
@@ -58,7 +59,7 @@ def config_from_huggingface(values: Mapping[str, Any]) -> ModelConfig:
             raise BessemerError("config.json cannot be used:\n  " + "\n  ".join(problems))
         return ModelConfig(**given)
     except ValidationError as error:
-        faults = "\n  ".join(fault["msg"] for fault in error.errors())
+        faults = "\n  ".join(messages(error))
         raise BessemerError(f"config.json cannot be used:\n  {faults}") from error
 
 

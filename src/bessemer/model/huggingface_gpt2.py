@@ -51,6 +51,9 @@ def gpt2_to_huggingface(config: "ModelConfig") -> dict[str, Any]:
         "resid_pdrop": 0.0,
         "embd_pdrop": 0.0,
         "attn_pdrop": 0.0,
+        # Left out, they would be those of GPT-2's own vocabulary; `save_weights` puts in what it is told.
+        "bos_token_id": None,
+        "eos_token_id": None,
     }
 
 

@@ -9,7 +9,7 @@ from bessemer.model.future import future_targets
 from bessemer.model.mixture import Routing, usage
 from bessemer.model.transformer import Transformer
 from bessemer.objectives.base import LossSum
-from bessemer.objectives.linear_cross_entropy import log_probabilities, summed_log_probability
+from bessemer.objectives.linear_cross_entropy import SummedLoss, log_probabilities, summed_cross_entropy
 
 if TYPE_CHECKING:
     from bessemer.training.batches import Batch
@@ -22,13 +22,14 @@ FUTURE_WEIGHT = 0.3
 class LanguageModeling:
     """Cross-entropy of the supervised tokens, in nats.
 
-    A model with experts adds its balancing loss, one with blocks for future tokens theirs; the plain
-    loss is then logged beside.
+    A model with experts adds its balancing loss, one with blocks for future tokens theirs, and `z_loss` its
+    penalty; the plain loss is then logged beside.
     """
 
-    def __init__(self, future_weight: float = FUTURE_WEIGHT) -> None:
-        """`future_weight` scales the mean loss of the tokens further ahead."""
-        self.future_weight = future_weight
+    def __init__(self, future_weight: float = FUTURE_WEIGHT, z_loss: float = 0.0) -> None:
+        """`future_weight` scales the mean loss of the tokens further ahead, `z_loss` the squared logarithm of
+        the softmax's divisor at every supervised token (see `summed_cross_entropy`)."""
+        self.future_weight, self.z_loss = future_weight, z_loss
 
     def count(self, batch: "Batch") -> int:
         """Supervised tokens."""
@@ -38,10 +39,12 @@ class LanguageModeling:
         """Sum over supervised tokens of -log p(target), and of what the model's shape adds to each."""
         routings: list[Routing] = []
         hidden_BTD = _hidden(model, batch, routings)
-        total = -_summed(model, hidden_BTD, batch.targets_BT)
-        if not routings and not model.config.future_tokens:
+        total, penalty = _summed(model, hidden_BTD, batch.targets_BT, self.z_loss)
+        if not routings and not model.config.future_tokens and not self.z_loss:
             return LossSum(total)
-        sums = {"next_token_loss": float(total.detach())}
+        sums = {"next_token_loss": float(total.detach() - penalty)}
+        if self.z_loss:
+            sums["z_loss"] = float(penalty)
         count = self.count(batch)
         if routings and model.config.mixture is not None:
             # Of all tokens, not the supervised alone: experts are used by every one of them.
@@ -61,7 +64,7 @@ def future_loss(model: Transformer, hidden_BTD: Tensor, batch: "Batch") -> Tenso
     losses = []
     for distance, state_BTD in enumerate(states, start=1):
         targets_BT = future_targets(batch.targets_BT, batch.documents_BT, distance, IGNORE, model.rows)
-        losses.append(-_summed(model, state_BTD, targets_BT))
+        losses.append(_summed(model, state_BTD, targets_BT).total)
     return torch.stack(losses).mean()
 
 
@@ -71,10 +74,12 @@ def target_log_probabilities(model: Transformer, batch: "Batch") -> tuple[Tensor
     return log_probabilities(hidden_SD, model.head_weight, targets_S, division=model.division), places_S
 
 
-def _summed(model: Transformer, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
-    """Sum of the log-probabilities of all supervised targets, a scalar."""
+def _summed(model: Transformer, hidden_BTD: Tensor, targets_BT: Tensor, z_loss: float = 0.0) -> SummedLoss:
+    """The loss of all supervised targets."""
     hidden_SD, targets_S, _ = _supervised(hidden_BTD, targets_BT)
-    return summed_log_probability(hidden_SD, model.head_weight, targets_S, division=model.division)
+    return summed_cross_entropy(
+        hidden_SD, model.head_weight, targets_S, division=model.division, z_loss=z_loss
+    )
 
 
 def _supervised(hidden_BTD: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:

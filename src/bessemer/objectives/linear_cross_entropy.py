@@ -8,6 +8,7 @@ Shapes: S supervised tokens, D hidden, V vocabulary, C tokens in a chunk.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,24 +22,45 @@ _CHUNK_BYTES = 2**25
 """Size of a chunk's logits: large enough for efficient products, small beside any model."""
 
 
-def summed_log_probability(
+class SummedLoss(NamedTuple):
+    """Sums over tokens, float32 scalars."""
+
+    total: Tensor
+    """Of -log softmax(hidden weight^T)[target] + z_loss log^2 Z; differentiable."""
+    penalty: Tensor
+    """Of z_loss log^2 Z alone; not differentiable."""
+
+
+def summed_cross_entropy(
     hidden_SD: Tensor,
     weight_VD: Tensor,
     targets_S: Tensor,
     largest_bytes: int = LARGEST_LOGITS_BYTES,
     division: Division = WHOLE,
-) -> Tensor:
-    """Sum over the tokens of log softmax(hidden weight^T)[target], a float32 scalar. `weight_VD` are the
-    rows of the head that this process holds.
+    z_loss: float = 0.0,
+) -> SummedLoss:
+    """The cross-entropy of all tokens and, with `z_loss`, what draws the softmax's divisor Z to 1 (Chowdhery
+    et al. 2022, PaLM, section 5). `weight_VD` are the rows of the head that this process holds.
 
     Since every token weighs the same in a sum, gradients can be computed in the forward pass, up to one
     factor (Hsu et al. 2024, Liger Kernel, arXiv:2410.10989, section 3.2): no product is done twice.
     """
     row_bytes = division.head_rows(weight_VD) * hidden_SD.element_size()
     if len(hidden_SD) * row_bytes <= largest_bytes:
-        return division.log_probabilities(hidden_SD, weight_VD, targets_S).sum()
+        return _sums(hidden_SD, weight_VD, targets_S, division, z_loss)
     chunks = _chunks(len(hidden_SD), row_bytes, largest_bytes)
-    return _Summed.apply(hidden_SD, weight_VD, targets_S, chunks, division)  # type: ignore[no-any-return]
+    return SummedLoss(*_Summed.apply(hidden_SD, weight_VD, targets_S, chunks, division, z_loss))  # type: ignore[misc]
+
+
+def _sums(
+    hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor, division: Division, z_loss: float
+) -> SummedLoss:
+    log_probabilities_S, log_totals_S = division.log_probabilities(hidden_SD, weight_VD, targets_S)
+    total = -log_probabilities_S.sum()
+    if not z_loss:
+        return SummedLoss(total, total.new_zeros(()))
+    penalty = z_loss * log_totals_S.square().sum()
+    return SummedLoss(total + penalty, penalty.detach())
 
 
 def log_probabilities(
@@ -55,15 +77,15 @@ def log_probabilities(
     """
     row_bytes = division.head_rows(weight_VD) * hidden_SD.element_size()
     if len(hidden_SD) * row_bytes <= largest_bytes:
-        return division.log_probabilities(hidden_SD, weight_VD, targets_S)
+        return division.log_probabilities(hidden_SD, weight_VD, targets_S)[0]
     parts = []
     for chunk in _chunks(len(hidden_SD), row_bytes, largest_bytes):
         part = checkpoint(
             division.log_probabilities, hidden_SD[chunk], weight_VD, targets_S[chunk],
             use_reentrant=False, preserve_rng_state=False,
         )  # fmt: skip
-        assert isinstance(part, Tensor)
-        parts.append(part)
+        assert isinstance(part, tuple)
+        parts.append(part[0])
     return torch.cat(parts)
 
 
@@ -75,37 +97,41 @@ def _chunks(num_tokens: int, row_bytes: int, largest_bytes: int) -> Iterator[sli
 
 class _Summed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_SD, weight_VD, targets_S, chunks, division):  # type: ignore[override]
+    def forward(ctx, hidden_SD, weight_VD, targets_S, chunks, division, z_loss):  # type: ignore[override]
         cast_VD = weight_VD.to(hidden_SD.dtype)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         d_hidden_SD = torch.empty_like(hidden_SD) if needs_hidden else None
         # Sums over chunks in float32: in bfloat16 each would round the sum anew.
         d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_weight else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_SD.device)
+        penalty = torch.zeros_like(total)
         for chunk in chunks:
             with torch.enable_grad():
                 hidden_CD = hidden_SD[chunk].detach().requires_grad_(needs_hidden)
                 head_VD = cast_VD.detach().requires_grad_(needs_weight)
-                part = division.log_probabilities(hidden_CD, head_VD, targets_S[chunk]).sum()
-            total += part.detach()
+                part = _sums(hidden_CD, head_VD, targets_S[chunk], division, z_loss)
+            total += part.total.detach()
+            penalty += part.penalty
             if not (needs_hidden or needs_weight):
                 continue
             wanted = [tensor for tensor in (hidden_CD, head_VD) if tensor.requires_grad]
-            gradients = list(torch.autograd.grad(part, wanted))
+            gradients = list(torch.autograd.grad(part.total, wanted))
             if d_hidden_SD is not None:
                 d_hidden_SD[chunk] = gradients.pop(0)
             if d_weight_VD is not None:
                 d_weight_VD += gradients.pop(0)
         ctx.save_for_backward(d_hidden_SD, d_weight_VD)
         ctx.weight_dtype = weight_VD.dtype
-        return total
+        ctx.mark_non_differentiable(penalty)
+        return total, penalty
 
     @staticmethod
-    def backward(ctx, d_total):  # type: ignore[override]
+    def backward(ctx, d_total, _):  # type: ignore[override]
         d_hidden_SD, d_weight_VD = ctx.saved_tensors
         return (
             None if d_hidden_SD is None else d_hidden_SD * d_total.to(d_hidden_SD.dtype),
             None if d_weight_VD is None else (d_weight_VD * d_total).to(ctx.weight_dtype),
+            None,
             None,
             None,
             None,

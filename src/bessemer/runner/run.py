@@ -150,8 +150,8 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_disk_full(error):
-            raise
+        if isinstance(error, BessemerError) or not is_disk_full(error):
+            raise  # what it says for itself is nearer to the cause
         raise BessemerError(
             f"the disk is full: could not write to {folder}. Free some space and give the same command "
             "again: finished work is kept, and it continues from there."

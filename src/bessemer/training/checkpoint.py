@@ -14,7 +14,9 @@ is saved by one layout of processes can be loaded by another: the format knows o
 holds which part.
 """
 
+import errno
 import json
+import os
 import shutil
 import time
 import warnings
@@ -25,6 +27,7 @@ from typing import Any, Literal, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
@@ -128,6 +131,8 @@ class Checkpoints:
         self._snapshot = Snapshot()
         self._writer = Background("checkpoint")
         self._has_failed = False
+        self._due: list[int] = []
+        """Steps whose checkpoint is not on disk yet: one or, after a full disk, several."""
         self.blocked_s = 0.0
         """Seconds that training stood still for checkpoints."""
 
@@ -142,11 +147,13 @@ class Checkpoints:
         optimizers: Optimizers,
         memory: Mapping[str, Remembers] | None = None,
         average: Mapping[str, Tensor] | None = None,
+        due: int | None = None,
     ) -> None:
         """Copy the state after `step` steps; it is written in the background.
 
-        Of the checkpoints, all but the newest `keep` are deleted. Raises BessemerError when the disk was
-        full twice in a row; once, it only says so.
+        `due` is the step that the checkpoint was meant for, where it comes later: milestones go by it. All
+        but the newest `keep` are deleted. Raises BessemerError when the disk was full twice in a row; once,
+        it only says so.
         """
         started = time.perf_counter()
         self.wait()
@@ -155,6 +162,7 @@ class Checkpoints:
         parts = {name: part.to_json() for name, part in (memory or {}).items()}
         has_stepped = [bool(optimizer.state) for optimizer in optimizers.all]
         notes = json.dumps({"has_stepped": has_stepped, "parts": parts})
+        self._due.append(step if due is None else due)
         self._writer.start(lambda: self._write(step, state, notes))
         self.blocked_s += time.perf_counter() - started
 
@@ -194,7 +202,7 @@ class Checkpoints:
             if self._ranks.is_main:
                 shutil.rmtree(partial, ignore_errors=True)  # so that half a checkpoint takes no space
             raise
-        self._has_failed = False
+        self._has_failed, self._due = False, []
 
     def _together(self, work: Callable[[], None]) -> None:
         """Do something in the first process while the others wait; what it raises, all raise."""
@@ -226,7 +234,7 @@ class Checkpoints:
                 weights = _CheckpointWeights(partial, self._written)
             self._beside(weights, partial / MODEL_FOLDER)
             if self._milestones is not None:
-                self._milestones.keep(step, partial / MODEL_FOLDER)
+                self._milestones.keep(step, self._due, partial / MODEL_FOLDER)
         checksums = {name: sha256_of(partial / name) for name in _files(partial)}
         (partial / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
         fsync_tree(partial)
@@ -291,9 +299,9 @@ class Milestones:
         checkpoint that a killed run continues from."""
         self._folder, self._every = folder, every
 
-    def keep(self, step: int, model_folder: Path) -> None:
-        """Copy the model folder of a step that is a milestone."""
-        if step % self._every or step == 0:
+    def keep(self, step: int, due: Sequence[int], model_folder: Path) -> None:
+        """Copy the model folder of `step` where one of the steps that it stands for is a milestone."""
+        if not any(each > 0 and each % self._every == 0 for each in due):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = self._folder / f".step-{step:08}.partial"
@@ -304,9 +312,16 @@ class Milestones:
 
 
 def _save_state(state: dict[str, Any], folder: Path, group: dist.ProcessGroup | None) -> None:
-    """Write what this process holds; where the group's others hold the same, one of them does."""
+    """Write what this process holds; where the group's others hold the same, one of them does. Raises OSError
+    where the disk is full."""
     _silence_single_process_warning()
-    save(state, storage_writer=_Writer(folder), process_group=group, no_dist=group is None)
+    try:
+        save(state, storage_writer=_Writer(folder), process_group=group, no_dist=group is None)
+    except CheckpointException as error:
+        problems = [problem for problem, _ in error.failures.values()]
+        if any(map(is_disk_full, problems)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise problems[0] from error
 
 
 class _Writer(FileSystemWriter):

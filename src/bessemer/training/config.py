@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bessemer.config import Config, Count
 from bessemer.errors import BessemerError
@@ -14,7 +14,7 @@ from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.layout import ParallelConfig, check_rows
 from bessemer.training.recompute import RecomputeConfig
 from bessemer.training.schedules import ScheduleConfig
-from bessemer.training.sinks import SinkName
+from bessemer.training.sinks import SinkName, missing_packages
 
 
 class Cadence(Config):
@@ -93,6 +93,14 @@ class TrainingConfig(Config):
             return 1
         return -(-num_rows // max(1, self.micro_batch_tokens // self.sequence_length))
 
+    @field_validator("report_to")
+    @classmethod
+    def _tools_are_installed(cls, names: tuple[SinkName, ...]) -> tuple[SinkName, ...]:
+        """Now, not after the hours that come before this stage."""
+        if missing := missing_packages(names):
+            raise ValueError(missing)
+        return names
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "TrainingConfig":
         problems = self._contradictions()
@@ -119,6 +127,12 @@ class TrainingConfig(Config):
                 "float8 multiplies whole matrices, and parallel.tensor divides them: set float8 to off, or "
                 "use parallel.shard"
             )
+        patience, most = self.guard.patience, self.guard.max_skipped
+        if self.guard.spikes == "rewind" and patience > most:
+            problems.append(
+                f"guard.patience {patience} is more than guard.max_skipped {most}: the run would stop before "
+                "it rewinds, so lower the first"
+            )
         if schedule.shape == "wsd" and schedule.warmup + schedule.decay > 1:
             problems.append(
                 f"schedule.warmup {schedule.warmup:g} and schedule.decay {schedule.decay:g} are shares of a "
@@ -140,3 +154,22 @@ class TrainingConfig(Config):
                 f"{self.sequence_length}: raise it, or shorten the rows"
             )
         return problems
+
+    def remarks(self) -> list[str]:
+        optimizer, schedule, recompute = self.optimizer, self.schedule, self.recompute
+        without_effect = {
+            f"optimizer.{name}, which is Muon's, with optimizer.kind adamw": is_set(optimizer, name)
+            for name in ("muon_learning_rate", "muon_momentum")
+            if optimizer.kind == "adamw"
+        }
+        if schedule.shape != "wsd":
+            text = f"schedule.decay, which is that of shape wsd, with shape {schedule.shape}"
+            without_effect[text] = is_set(schedule, "decay")
+        if recompute.kind == "none":
+            without_effect["recompute.every with recompute.kind none"] = is_set(recompute, "every")
+        return [f"{text}, has no effect: leave it out" for text, is_it in without_effect.items() if is_it]
+
+
+def is_set(config: Config, name: str) -> bool:
+    """Whether a field differs from its default; a resolved recipe writes every default out."""
+    return getattr(config, name) != type(config).model_fields[name].default

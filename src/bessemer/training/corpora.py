@@ -48,12 +48,29 @@ class CorpusConfig(TrainingConfig):
     micro_batches: Count = Field(default=1, ge=1)
     """Parts that a step's batch is computed in, to save memory; the result is the same. Or give
     `micro_batch_tokens`."""
-    validation_tokens: Count = 100_000
+    validation_tokens: Count = Field(default=100_000, ge=1)
     """Held-out tokens of each corpus that a validation reads at most."""
     sample_prompts: tuple[str, ...] = ("The", "Return the")
     """Beginnings that the model continues at each validation."""
+    z_loss: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Coefficient of the penalty on log^2 Z, Z being the softmax's divisor, which keeps logits from drifting
+    (Chowdhery et al. 2022, PaLM, section 5, takes 1e-4); 0: none. Validations leave it out."""
     early_stop: EarlyStopConfig | None = None
     """End training when validations get worse, and keep the best weights."""
+
+    def num_steps(self, tokens: int) -> int:
+        """Steps that train on so many tokens; one at least."""
+        return max(1, self.batch_sizes.steps_within(tokens // self.sequence_length))
+
+    def unread_stages(self, num_steps: int) -> list[str]:
+        """Stages of the curriculum that a run of so many steps would never come to."""
+        starts = [math.ceil(stage.after * num_steps) for stage in self.curriculum]
+        return [
+            f"curriculum: the stage after {stage.after:g} of the run has no step of its {num_steps}: lower "
+            "`after` or that of the next stage, or train on more tokens"
+            for stage, start, end in zip(self.curriculum, starts, [*starts, num_steps][1:], strict=True)
+            if start >= end
+        ]
 
     def _contradictions(self) -> list[str]:
         problems = super()._contradictions()
@@ -171,7 +188,9 @@ def training_data(
     share: Share = Share(),  # noqa: B008
 ) -> TrainingData:
     """Micro-batches by number, in the order of the mixture and its curriculum; `share` is this process's part
-    of the rows of each step."""
+    of the rows of each step. Raises BessemerError for a stage of the curriculum that no step falls into."""
+    if unread := config.unread_stages(num_steps):
+        raise BessemerError("; ".join(unread))
     sizes = config.batch_sizes
     starts = [math.ceil(stage.after * num_steps) for stage in config.curriculum]
     source = _row_source(config, corpora, sizes, starts, seed)

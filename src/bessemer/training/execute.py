@@ -131,6 +131,7 @@ def train(
         average=average,
         say=context.say,
         memory={"early_stop": early_stop} if early_stop else {},
+        keeps_best=early_stop is not None,
         should_stop=early_stop.should_stop if early_stop else lambda: False,
     )
     _say_precision(device, model.compute_dtype, context)
@@ -199,6 +200,11 @@ def _say_precision(device: torch.device, compute_dtype: torch.dtype, context: St
         context.say(
             "this processor has no bfloat16 arithmetic and emulates it a hundred times slower: "
             "leave compute_dtype at auto, or set it to float32"
+        )
+    elif compute_dtype == torch.float16 and device.type == "cpu":
+        context.say(
+            "float16 on a CPU is computed without the kernels that the other types have, many times slower: "
+            "leave compute_dtype at auto"
         )
     elif compute_dtype == torch.float32 and not is_native:
         context.say("computing in float32: this processor has no bfloat16 arithmetic")

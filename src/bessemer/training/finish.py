@@ -63,6 +63,9 @@ def write_model_folder(
 ) -> None:
     """Save a Hugging Face folder with its tokenizer and a card of two lines."""
     generation = {
+        # What comes before a document is the end of another. Without it, readers take their family's default,
+        # which for GPT-2 lies outside most vocabularies.
+        "bos_token_id": tokenizer.end_of_text_id,
         "eos_token_id": [tokenizer.end_of_turn_id, tokenizer.end_of_text_id],
         "pad_token_id": tokenizer.padding_id,
     }

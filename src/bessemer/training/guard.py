@@ -26,6 +26,9 @@ _DIVERGED_FACTOR, _DIVERGED_MARGIN = 1.5, 1.0
 """A loss above 1.5 times the first one plus 1 nat is worse than knowing nothing; a healthy run is never
 there for long."""
 
+_HIGH_STEPS_AT_END = 10
+"""In a row; a single batch may be that hard."""
+
 Judgement = Literal["fine", "not finite", "spike"]
 
 
@@ -155,7 +158,14 @@ class Guard:
                 f"{step}: lower optimizer.learning_rate and optimizer.muon_learning_rate, or lengthen "
                 "schedule.warmup"
             )
-        if self.high_steps >= self.config.diverged_after:
+        self._check_divergence(step, self.config.diverged_after)
+
+    def check_end(self, step: int) -> None:
+        """Raises BessemerError when a run that is shorter than `diverged_after` ends worse than it began."""
+        self._check_divergence(step, min(_HIGH_STEPS_AT_END, self.config.diverged_after))
+
+    def _check_divergence(self, step: int, most: int) -> None:
+        if self.high_steps >= most:
             raise BessemerError(
                 f"training has diverged: up to step {step}, the loss stood far above the first one "
                 f"({self.first_loss:.3f}) for {self.high_steps} steps in a row: lower "

@@ -92,6 +92,8 @@ class Plan(Generic[BatchT]):
     """A moving average of the model's weights, kept up to date."""
     should_stop: Callable[[], bool] = lambda: False
     """Asked after each step's report; true ends training there."""
+    keeps_best: bool = False
+    """Whether the weights of the best validation are what remains, however training ends."""
     say: Callable[[str], None] = lambda text: None
     """One line to the user."""
     memory: dict[str, Remembers] = field(default_factory=dict)
@@ -170,7 +172,9 @@ class _Run:
     def go(self) -> None:
         step, plan = self.result.first_step, self.plan
         if step == 0 and plan.guard.spikes == "rewind":
-            self._save(0)  # somewhere to go back to
+            self._save(0, 0)  # somewhere to go back to
+        due: int | None = None
+        """The step whose checkpoint is still to be written."""
         while step < plan.num_steps:
             if step in plan.boundaries:
                 self.guard.forget_recent()
@@ -178,15 +182,21 @@ class _Run:
             self.optimizers.set_learning_rate_factor(factor)
             report, verdict = self._step(step, factor)
             if verdict.is_bad and self.guard.wants_rewind:
-                step = self._rewind(step, report.number)
+                step, due = self._rewind(step, report.number), None
                 continue
             self.guard.check(step)
             step += 1
             self.watch.step(report)
             if plan.should_stop():
                 break
-            if step % plan.checkpoint_every == 0 and step < plan.num_steps and not self.guard.bad_numbers:
-                self._save(step)
+            if step % plan.checkpoint_every == 0:
+                due = step
+            # While steps are bad it waits: a checkpoint is a place to go back to.
+            if due is not None and step < plan.num_steps and not self.guard.bad_numbers:
+                self._save(step, due)
+                due = None
+        if not plan.keeps_best:
+            self.guard.check_end(step)
         self.checkpoints.wait()
         self.result.last_step = step
         self.result.stall_s, self.result.blocked_s = self.data.stall_s, self.checkpoints.blocked_s
@@ -287,8 +297,8 @@ class _Run:
         )
         return loaded
 
-    def _save(self, step: int) -> None:
-        self.checkpoints.save(step, self.model, self.optimizers, self.memory, self._averages())
+    def _save(self, step: int, due: int) -> None:
+        self.checkpoints.save(step, self.model, self.optimizers, self.memory, self._averages(), due)
 
     def _averages(self) -> dict[str, Tensor]:
         return self.average.tensors if self.average is not None else {}

@@ -9,9 +9,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from bessemer.config import Count
+from bessemer.config_faults import messages
 from bessemer.errors import BessemerError
 from bessemer.model.config import ModelConfig
 from bessemer.model.precision import resolve_dtype
@@ -44,6 +45,9 @@ class MidtrainConfig(CorpusConfig):
     rope_scaling: RopeScaling | None = None
     """Linear, Llama 3 or YaRN scaling of the frequencies from now on. Default: the model's own."""
 
+    def _contradictions(self) -> list[str]:
+        return super()._contradictions() + self.unread_stages(self.num_steps(self.tokens))
+
 
 def midtrain(config: MidtrainConfig, context: StageContext) -> dict[str, Any]:
     """Train the nearest model on and write its folder."""
@@ -62,16 +66,16 @@ def train_on(config: MidtrainConfig, context: StageContext, ranks: Ranks) -> dic
     check_start(config, shape, tokenizer, device, context)
     check_prompts(config, tokenizer, shape)
     model = Transformer.without_values(shape, resolve_dtype(config.compute_dtype, device), device)
-    sizes = config.batch_sizes
-    num_steps = max(1, sizes.steps_within(config.tokens // config.sequence_length))
+    num_steps = config.num_steps(config.tokens)
+    angles = "learnt one by one" if shape.family == "gpt2" else f"rope_theta {shape.rope_theta:g}"
     context.say(
         f"{num_steps:,} steps of {config.tokens_per_step:,} tokens in rows of {config.sequence_length:,}; "
-        f"{shape.max_position_embeddings:,} positions, rope_theta {shape.rope_theta:g}"
+        f"{shape.max_position_embeddings:,} positions, {angles}"
     )
     return train(
         model,
         config,
-        LanguageModeling(),
+        LanguageModeling(z_loss=config.z_loss),
         training_data(config, corpora, num_steps, context.seed, device, ranks.share),
         num_steps,
         context,
@@ -88,7 +92,8 @@ def train_on(config: MidtrainConfig, context: StageContext, ranks: Ranks) -> dic
 def extended_shape(shape: ModelConfig, config: MidtrainConfig) -> ModelConfig:
     """The model's shape with the positions and frequencies that the config asks for.
 
-    Raises BessemerError for a model with learnt positions that is to have others."""
+    Raises BessemerError for a model with learnt positions that is to have others, and for frequencies that do
+    not fit together."""
     longest = config.max_position_embeddings or max(shape.max_position_embeddings, config.sequence_length)
     if shape.family == "gpt2" and (
         longest != shape.max_position_embeddings or config.rope_theta or config.rope_scaling
@@ -103,7 +108,10 @@ def extended_shape(shape: ModelConfig, config: MidtrainConfig) -> ModelConfig:
         "rope_theta": config.rope_theta or shape.rope_theta,
         "rope_scaling": config.rope_scaling or shape.rope_scaling,
     }
-    return ModelConfig(**(shape.model_dump() | changed))
+    try:
+        return ModelConfig(**(shape.model_dump() | changed))
+    except ValidationError as error:
+        raise BessemerError("; ".join(messages(error))) from None
 
 
 def _check_same_tokenizer(model_folder: Path, tokenizer_folder: Path) -> None:

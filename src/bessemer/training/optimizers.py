@@ -38,7 +38,8 @@ class OptimizerConfig(Config):
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     """Decay of AdamW's first and second moments."""
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Decoupled decay of matrices, per unit of learning rate; vectors are not decayed."""
+    """Decoupled decay of matrices, per unit of learning rate; vectors and learnt positions are not
+    decayed."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm."""
     state_bits: Literal[8, 32] = 32
@@ -202,13 +203,15 @@ class Optimizers:
 
 
 def _adamw_groups(model: nn.Module, others: list[Tensor], config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Decayed matrices and undecayed vectors, and of each those whose rate is scaled for the width, and those
-    that are sharded, which torch updates apart from whole ones."""
+    """Decayed matrices and undecayed vectors, of which every learnt position is one; and of each those whose
+    rate is scaled for the width, and those that are sharded, which torch updates apart from whole ones."""
     scales = learning_rate_scales(model, config.base_width)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups: dict[tuple[bool, float, bool], list[Tensor]] = {}
     for parameter in others:
-        kind = (parameter.ndim >= 2, scales[names[id(parameter)]], isinstance(parameter, DTensor))
+        name = names[id(parameter)]
+        is_decayed = parameter.ndim >= 2 and name != "positions"
+        kind = (is_decayed, scales[name], isinstance(parameter, DTensor))
         groups.setdefault(kind, []).append(parameter)
     return [
         {

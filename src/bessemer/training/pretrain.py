@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from bessemer.config import Count
-from bessemer.errors import BessemerError
 from bessemer.model.config import parameter_count
+from bessemer.model.families import expert_remarks, model_type
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
 from bessemer.model.weights import DrawnWeights
@@ -15,7 +15,13 @@ from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import load_tokenizer
 from bessemer.training.corpora import CorpusConfig, open_corpora, training_data
 from bessemer.training.dial import ModelDial, model_config
-from bessemer.training.execute import best_device, check_start, early_stop_of, train
+from bessemer.training.execute import (
+    best_device,
+    check_sequence_length,
+    check_start,
+    early_stop_of,
+    train,
+)
 from bessemer.training.held_out import VALIDATION, check_prompts, validate
 from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.launch import on_ranks
@@ -47,14 +53,29 @@ class PretrainConfig(CorpusConfig):
             return data
         return {**data, "optimizer": {**given, "base_width": BASE_WIDTH}}
 
-    @model_validator(mode="after")
-    def _sizes_fit_together(self) -> "PretrainConfig":
-        shape = model_config(self.model, vocab_size=260)  # any vocabulary: the other sizes are checked
+    def _contradictions(self) -> list[str]:
+        problems = super()._contradictions()
+        if self.tokens is not None:
+            problems += self.unread_stages(self.num_steps(self.tokens))
         try:
+            # Any vocabulary: the other sizes are what is checked.
+            shape = model_config(self.model, 260, self.sequence_length)
+            check_sequence_length(self.sequence_length, shape)
             check_model(self.parallel, shape)
-        except BessemerError as error:
-            raise ValueError(str(error)) from error
-        return self
+        except ValueError as error:
+            problems.append(str(error))
+        return problems
+
+    def remarks(self) -> list[str]:
+        shape = model_config(self.model, 260, self.sequence_length)
+        remarks = super().remarks() + expert_remarks(shape)
+        if shape.family == "gpt2" and shape.max_position_embeddings > self.sequence_length:
+            remarks.append(
+                f"model.max_position_embeddings {shape.max_position_embeddings} is more than sequence_length "
+                f"{self.sequence_length}: the positions beyond are never trained, and the model knows "
+                "nothing of them until a later stage has longer rows; leave it out, or lengthen the rows"
+            )
+        return remarks
 
 
 def pretrain(config: PretrainConfig, context: StageContext) -> dict[str, Any]:
@@ -67,17 +88,17 @@ def train_base(config: PretrainConfig, context: StageContext, ranks: Ranks) -> d
     tokenizer_folder = context.input("tokenizer").folder
     tokenizer = load_tokenizer(tokenizer_folder)
     corpora = open_corpora(config, context, tokenizer)
-    shape = model_config(config.model, tokenizer.vocab_size)
+    shape = model_config(config.model, tokenizer.vocab_size, config.sequence_length)
     device = best_device()
     check_start(config, shape, tokenizer, device, context)
     check_prompts(config, tokenizer, shape)
     model = Transformer.without_values(shape, resolve_dtype(config.compute_dtype, device), device)
     sizes = config.batch_sizes
     budget = config.tokens or 20 * parameter_count(shape)
-    num_steps = max(1, sizes.steps_within(budget // config.sequence_length))
+    num_steps = config.num_steps(budget)
     num_tokens = sizes.rows_before(num_steps) * config.sequence_length
     context.say(
-        f"{parameter_count(shape):,} parameters: {shape.num_hidden_layers} layers, "
+        f"{model_type(shape)}, {parameter_count(shape):,} parameters: {shape.num_hidden_layers} layers, "
         f"width {shape.hidden_size}, {shape.num_attention_heads} heads "
         f"({shape.num_key_value_heads} key/value); "
         f"{num_steps:,} steps of {config.tokens_per_step:,} tokens, "
@@ -86,7 +107,7 @@ def train_base(config: PretrainConfig, context: StageContext, ranks: Ranks) -> d
     return train(
         model,
         config,
-        LanguageModeling(),
+        LanguageModeling(z_loss=config.z_loss),
         training_data(config, corpora, num_steps, context.seed, device, ranks.share),
         num_steps,
         context,

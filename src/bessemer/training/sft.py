@@ -35,6 +35,8 @@ class SftConfig(TrainingConfig):
     """Passes over the conversations."""
     micro_batches: Count = Field(default=1, ge=1)
     """Parts that a step's batch is computed in; the result is the same. Or give `micro_batch_tokens`."""
+    z_loss: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """As in `pretrain`: coefficient of the penalty on the softmax's divisor; 0: none."""
     join_share: float = Field(default=0.25, ge=0, lt=1)
     """Probability that a conversation continues the one packed before it, as a later turn: so that a
     model trained on single questions can answer the next one, too. Costs no tokens."""
@@ -98,7 +100,7 @@ def tune(config: SftConfig, context: StageContext, ranks: Ranks) -> dict[str, An
     metrics = train(
         model,
         config,
-        LanguageModeling(),
+        LanguageModeling(z_loss=config.z_loss),
         TrainingData(batches, documents),
         num_steps,
         context,

@@ -3,7 +3,7 @@
 Each is an extra of the package and imported only when a recipe asks for it.
 """
 
-import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -26,6 +26,12 @@ def open_sinks(names: Sequence[SinkName], run: str, stage: str, folder: Path) ->
     Raises BessemerError that names the extra where a package is missing.
     """
     return [_SINKS[name](run, stage, folder) for name in names]
+
+
+def missing_packages(names: Sequence[SinkName]) -> str:
+    """Which tools are not installed, with the mend; empty where all are. Nothing is imported."""
+    missing = [name for name in dict.fromkeys(names) if not _is_installed(name)]
+    return "" if not missing else f"{' and '.join(missing)}, not installed here: {_mend(missing)}"
 
 
 class TensorBoard:
@@ -81,11 +87,21 @@ _SINKS: Mapping[str, Callable[[str, str, Path], Sink]] = {
 }
 
 
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # it is loaded, by other means than files
+        return True
+
+
+def _mend(extras: Sequence[str]) -> str:
+    return f"pip install 'bessemer[{','.join(extras)}]', or leave it out of report_to"
+
+
 def _package(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise BessemerError(
-            f"report_to names {extra}, and it cannot be imported ({error}): "
-            f"pip install 'bessemer[{extra}]', or leave it out of report_to"
+            f"report_to names {extra}, and it cannot be imported ({error}): {_mend([extra])}"
         ) from error

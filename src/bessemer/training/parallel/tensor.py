@@ -111,7 +111,9 @@ class TensorDivision:
         x_BTD = F.embedding(local_BT, weight_VD).to(dtype)
         return self.reduce(x_BTD.masked_fill(~is_here_BT.unsqueeze(-1), 0.0))
 
-    def log_probabilities(self, hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor) -> Tensor:
+    def log_probabilities(
+        self, hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if targets_S.numel() and not 0 <= int(targets_S.min()) <= int(targets_S.max()) < self.vocab_size:
             raise IndexError(f"a target is outside the vocabulary of {self.vocab_size}")
         return _LogProbabilities.apply(hidden_SD, weight_VD, *self._here(targets_S), self.group)  # type: ignore[no-any-return]
@@ -197,15 +199,24 @@ class _LogProbabilities(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             d_logits_SW = logits_SW.sub_(log_total_S.unsqueeze(1)).exp_()
             d_logits_SW.scatter_add_(1, rows_S.unsqueeze(1), -is_here_S.float().unsqueeze(1))
-            ctx.save_for_backward(hidden_SD, cast_WD, d_logits_SW.to(hidden_SD.dtype))
+            d_logits_SW = d_logits_SW.to(hidden_SD.dtype)
+            ctx.save_for_backward(hidden_SD, cast_WD, d_logits_SW, rows_S, is_here_S)
             ctx.weight_dtype = weight_WD.dtype
-        return parts_R2S[:, 1].sum(0) - log_total_S
+            ctx.set_materialize_grads(False)  # None says that log Z was not used
+        return parts_R2S[:, 1].sum(0) - log_total_S, log_total_S
 
     @staticmethod
-    def backward(ctx, d_out_S):  # type: ignore[override]
-        hidden_SD, cast_WD, d_logits_SW = ctx.saved_tensors
+    def backward(ctx, d_out_S, d_log_total_S):  # type: ignore[override]
+        hidden_SD, cast_WD, d_logits_SW, rows_S, is_here_S = ctx.saved_tensors
+        if d_out_S is None:
+            d_out_S = torch.zeros_like(d_log_total_S)
         # Rows are scaled on the narrow side of both products, which is D wide and not W.
-        scale_S1 = -d_out_S.unsqueeze(1)
-        d_hidden_SD = (d_logits_SW @ cast_WD * scale_S1).to(hidden_SD.dtype)
-        d_weight_WD = d_logits_SW.T @ (hidden_SD * scale_S1).to(hidden_SD.dtype)
-        return d_hidden_SD, d_weight_WD.to(ctx.weight_dtype), None, None, None
+        scale_S1 = (-d_out_S if d_log_total_S is None else d_log_total_S - d_out_S).unsqueeze(1)
+        d_hidden_SD = d_logits_SW @ cast_WD * scale_S1
+        d_weight_WD = (d_logits_SW.T @ (hidden_SD * scale_S1).to(hidden_SD.dtype)).to(ctx.weight_dtype)
+        if d_log_total_S is not None:
+            # log Z's gradient by the logits is softmax: what is saved, and 1 at the target.
+            at_target_S1 = d_log_total_S.masked_fill(~is_here_S, 0.0).unsqueeze(1)
+            d_hidden_SD = d_hidden_SD + cast_WD.index_select(0, rows_S) * at_target_S1
+            d_weight_WD.index_add_(0, rows_S, (hidden_SD * at_target_S1).to(d_weight_WD.dtype))
+        return d_hidden_SD.to(hidden_SD.dtype), d_weight_WD, None, None, None
