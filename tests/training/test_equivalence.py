@@ -129,4 +129,4 @@ def test_processes_that_die_are_a_failed_check_of_the_doctor(monkeypatch: pytest
 def test_the_doctor_prints_the_table_of_two_processes() -> None:
     done = CliRunner().invoke(app, ["doctor", "--parallel", "--processes", "2"])
     assert done.exit_code == 0, done.output
-    assert sum(line.startswith("ok ") and "parallel, 2" in line for line in done.output.splitlines()) == 19
+    assert sum(line.startswith("ok ") and "parallel, 2" in line for line in done.output.splitlines()) == 21
