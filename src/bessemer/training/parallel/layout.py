@@ -160,7 +160,7 @@ def group_options(timeout_s: float) -> GroupOptions | None:
     """
     match dist.get_backend():
         case "gloo":
-            options: GroupOptions = ProcessGroupGloo._Options()
+            options: GroupOptions = ProcessGroupGloo._Options()  # type: ignore[reportAttributeAccessIssue]
         case "nccl":
             options = dist.ProcessGroupNCCL.Options()
         case _:
