@@ -22,7 +22,14 @@ from bessemer.training.parallel.equivalence import (
     row_text,
 )
 from bessemer.training.parallel.equivalence_page import bound, bounds, page
-from bessemer.training.parallel.equivalence_step import step_alone, tiny_batches, tiny_config, tiny_model
+from bessemer.training.parallel.equivalence_step import (
+    step_alone,
+    tiny_batches,
+    tiny_config,
+    tiny_model,
+    tiny_row_tokens,
+)
+from bessemer.training.parallel.layout import check_model, check_rows
 from bessemer.training.parallel.process import Silent
 
 PAGE = Path(__file__).parents[2] / "docs" / "equivalence.md"
@@ -78,6 +85,14 @@ def test_no_layout_is_named_twice_and_each_takes_all_processes() -> None:
         found = cases(processes)
         assert len({(case.layout, case.has_experts) for case in found}) == len(found)
         assert {case.parallel.world_size for case in found} == {processes}
+
+
+@pytest.mark.parametrize("processes", range(2, 9))
+def test_any_number_of_processes_can_divide_the_model_and_its_rows(processes: int) -> None:
+    """`bessemer doctor --parallel --processes N` is for any N."""
+    for case in cases(processes):
+        check_model(case.parallel, tiny_config(processes, has_experts=case.has_experts))
+        check_rows(case.parallel, 2 * processes, tiny_row_tokens(processes))
 
 
 def test_a_step_of_wrong_scale_a_missing_gradient_and_a_nan_are_seen() -> None:
@@ -144,4 +159,4 @@ def test_processes_that_die_are_a_failed_check_of_the_doctor(monkeypatch: pytest
 def test_the_doctor_prints_the_table_of_two_processes() -> None:
     done = CliRunner().invoke(app, ["doctor", "--parallel", "--processes", "2"])
     assert done.exit_code == 0, done.output
-    assert sum(line.startswith("ok ") and "parallel, 2" in line for line in done.output.splitlines()) == 19
+    assert sum(line.startswith("ok ") and "parallel, 2" in line for line in done.output.splitlines()) == 21

@@ -33,7 +33,7 @@ from bessemer.training.parallel.activation_memory import (
 )
 from bessemer.training.parallel.context import divide_rows, part_of_rows
 from bessemer.training.parallel.expert import divide_experts, expert_mesh
-from bessemer.training.parallel.layout import ParallelConfig, build_layout
+from bessemer.training.parallel.layout import ContextKind, ParallelConfig, build_layout
 from bessemer.training.parallel.memory import optimizer_bytes
 from bessemer.training.parallel.pipeline import Pipeline, num_stages, stages_of
 from bessemer.training.parallel.plan_text import memory_table
@@ -170,9 +170,9 @@ def kept_with_tensor(rank: int, world_size: int, name: str) -> int:
     return kept_by(model, plain_batch(4, 64))
 
 
-def kept_with_context(rank: int, world_size: int, name: str) -> int:
+def kept_with_context(rank: int, world_size: int, name: str, kind: ContextKind) -> int:
     model = Transformer(MODELS[name]).initialize(0)
-    divide_rows(model, MODELS[name], dist.group.WORLD)
+    divide_rows(model, MODELS[name], dist.group.WORLD, kind)
     return kept_by(model, part_of_rows(plain_batch(4, 64), world_size, rank))
 
 
@@ -183,21 +183,22 @@ def kept_by(model: nn.Module, batch: Batch) -> int:
 
 
 TENSOR_MODELS = ("untied, QK-norm", "shared expert")
+CONTEXT_KINDS: tuple[ContextKind, ...] = ("gather", "ulysses")
 SCHEDULES = ("1f1b", "interleaved", "zero_bubble")
 NUM_BATCHES = 4
 
 
-def kept_on_two(rank: int, world_size: int) -> tuple[list[int], int, list[int]]:
+def kept_on_two(rank: int, world_size: int) -> tuple[list[int], list[int], list[int]]:
     """Bytes kept with tensors divided, with rows divided, and in each schedule."""
     return (
         [kept_with_tensor(rank, world_size, name) for name in TENSOR_MODELS],
-        kept_with_context(rank, world_size, "dense"),
+        [kept_with_context(rank, world_size, "dense", kind) for kind in CONTEXT_KINDS],
         kept_in_pipelines(rank, world_size, list(SCHEDULES), NUM_BATCHES),
     )
 
 
 @pytest.fixture(scope="module")
-def two() -> list[tuple[list[int], int, list[int]]]:
+def two() -> list[tuple[list[int], list[int], list[int]]]:
     return run_ranks(2, kept_on_two)
 
 
@@ -208,10 +209,13 @@ def test_activations_with_divided_tensors(name: str, two: list[Any]) -> None:
         assert kept[TENSOR_MODELS.index(name)] == pytest.approx(expected, rel=0.05)
 
 
-def test_activations_with_divided_rows(two: list[Any]) -> None:
-    """Each process has 32 queries, in one rectangle with all keys up to its last."""
-    expected = pipeline_activations(MODELS["dense"], ParallelConfig(context=2), Place(), explicit(64, 4))
-    assert sum(kept for _, kept, _ in two) / 2 == pytest.approx(expected, rel=0.05)
+@pytest.mark.parametrize("kind", CONTEXT_KINDS)
+def test_activations_with_divided_rows(kind: ContextKind, two: list[Any]) -> None:
+    """With gather, each process has 32 queries, in one rectangle with all keys up to its last; with ulysses,
+    all queries with half the heads."""
+    parallel = ParallelConfig(context=2, context_kind=kind)
+    expected = pipeline_activations(MODELS["dense"], parallel, Place(), explicit(64, 4))
+    assert sum(kept[CONTEXT_KINDS.index(kind)] for _, kept, _ in two) / 2 == pytest.approx(expected, rel=0.05)
 
 
 def kept_in_pipelines(rank: int, world_size: int, schedules: list[Any], num_batches: int) -> list[int]:

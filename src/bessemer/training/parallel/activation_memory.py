@@ -63,7 +63,7 @@ def block_activations(config: ModelConfig, layer: int, parallel: ParallelConfig,
     else:
         operands = inside * (heads + kv_heads) * (width * item + (4 if config.qk_norm else 0))
         scores = inside * heads * 4  # the logarithms of the softmax's sums
-    if parallel.context > 1:
+    if parallel.context > 1 and parallel.context_kind == "gather":
         # Keys and values of the whole row in place of one's own.
         operands += (parallel.context - 1) * inside * 2 * kv_heads * width * item
     out = inside * heads * width * item

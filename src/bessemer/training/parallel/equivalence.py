@@ -85,6 +85,7 @@ def cases(num_processes: int) -> list[Case]:
         "ZeRO-2": ParallelConfig(shard=n, zero=2),
         "ZeRO-3": ParallelConfig(shard=n),
         "context": ParallelConfig(context=n),
+        "context, ulysses": ParallelConfig(context=n, context_kind="ulysses"),
         "tensor": ParallelConfig(tensor=n),
         "pipeline, 1F1B": ParallelConfig(pipeline=n),
         "pipeline, interleaved": ParallelConfig(pipeline=n, pipeline_schedule="interleaved"),

@@ -36,7 +36,7 @@ class Step:
 
 def tiny_config(num_processes: int, *, has_experts: bool) -> ModelConfig:
     """A model that so many processes can divide in every way."""
-    kv_heads = max(4, num_processes)
+    kv_heads = num_processes * -(-4 // num_processes)  # four or more
     experts = MixtureConfig(
         num_experts=kv_heads, experts_per_token=2, expert_size=12, shared_size=24, balance_loss=0.5
     )

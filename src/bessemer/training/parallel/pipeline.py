@@ -21,7 +21,7 @@ again and again in a step, and zero-bubble looks for the parameters that it comp
 reduced once a step, at its end.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -86,8 +86,6 @@ class Pipeline:
             Stage(model, number, self.num_stages, ranges[number], has_own_embedding=has_two)
             for number in stages_of(group.rank(), group.size(), schedule)
         ]
-        self.modules: list[nn.Module] = list(self.stages)
-        """What is called for each stage; `wrap` replaces them."""
         self.device = model.rope_cos.device
         self._has_copy = model.head is None or len(model.future) > 0
         self._schedules: dict[tuple[int, int, int], Any] = {}
@@ -107,11 +105,6 @@ class Pipeline:
         """What this process holds, for optimizers, norms and checkpoints. After sharding, which replaces
         parameters."""
         return Held(self.stages)
-
-    def wrap(self, wrapper: Callable[[Stage], nn.Module]) -> None:
-        """Call the stages through wrappers, such as DistributedDataParallel."""
-        self.modules = [wrapper(stage) for stage in self.stages]
-        self._schedules.clear()
 
     def step(self, objective: Objective[Any], batches: Sequence[Any], factor: float = 1.0) -> LossSum:
         """Losses of all micro-batches, summed, the same on all processes; their gradients, times `factor`,
@@ -140,13 +133,13 @@ class Pipeline:
         self._renew_copy()
         sends: list[Any] = []
         outputs: list[tuple[Tensor, ...]] = []
-        for stage, module in zip(self.stages, self.modules, strict=True):
+        for stage in self.stages:
             inputs = outputs
             is_local = not stage.is_first and self._process_of(stage.number - 1) == self.group.rank()
             outputs = []
             for number in range(len(batches)):
                 received = inputs[number] if is_local else self._receive(stage, batches)
-                result = module(*received, number=torch.tensor([number]))
+                result = stage(*received, number=torch.tensor([number]))
                 if not stage.is_last:
                     outputs.append(result if isinstance(result, tuple) else (result,))
             if not stage.is_last and self._process_of(stage.number + 1) != self.group.rank():
@@ -203,7 +196,7 @@ class Pipeline:
     def _new_schedule(self, batches: Sequence[Any]) -> Any:
         stages = [
             _DescribedStage(
-                module,
+                stage,
                 stage.number,
                 self.num_stages,
                 self.device,
@@ -211,9 +204,9 @@ class Pipeline:
                 output_args=_examples(stage.sent_shapes(batches)),
                 group=self.group,
             )
-            for stage, module in zip(self.stages, self.modules, strict=True)
+            for stage in self.stages
         ]
-        # The module of the last stage has computed the loss already.
+        # The last stage has computed the loss already.
         options: dict[str, Any] = {"loss_fn": _given_loss, "scale_grads": False}
         match self.schedule:
             case "1f1b":

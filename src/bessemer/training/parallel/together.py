@@ -26,7 +26,7 @@ from bessemer.objectives.base import Objective
 from bessemer.training.batches import Batch
 from bessemer.training.gradients import GROUPS, group_of
 from bessemer.training.optimizers import JoinedMatrix, OptimizerConfig
-from bessemer.training.parallel.context import padded_rows, part_of_rows
+from bessemer.training.parallel.context import padded_rows
 from bessemer.training.parallel.data import reshard
 from bessemer.training.parallel.divided import Divided
 from bessemer.training.parallel.generation import generate
@@ -124,11 +124,10 @@ class Together:
         return self.divided.pieces(name, value)
 
     def own(self, batch: Any) -> Any:
-        config = self._layout.config
-        if config.context == 1:
+        if self._layout.config.context == 1:
             return batch
         assert isinstance(batch, Batch), "the config of a stage with other batches refuses parallel.context"
-        return part_of_rows(batch, config.context, self._layout.place("context"))
+        return self.divided.part_of(batch)
 
     def counts(self, count: int, num_parts: int) -> tuple[int, int]:
         gathered = _gathered([float(count), float(num_parts)], self._tokens, self._device)
