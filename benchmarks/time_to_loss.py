@@ -5,9 +5,10 @@
 TOKENS_FOLDER is what the stage `tokens` writes: both sides get the same training and validation shards. For
 every seed the peer trains on `--tokens` tokens with its own loop's recipe (nanoGPT: AdamW, cosine to a tenth,
 the best of `--rates` on the first seed; nanochat: its own optimizer, warmup and warmdown); its final
-validation loss is the mark. Ours (Muon, warmup-stable-decay) then trains on ever larger shares of those
-tokens, each a whole run with its own decay, until one ends at the mark or below: the time of that run
-counts, as does every second of the peer's. Validation is not timed. Runs of the sides take turns. `--clock
+validation loss is the mark. Ours (Muon, warmup-stable-decay; AdamW's part at the best of `--our-rates` on the
+first seed and as many tokens) then trains on ever larger shares of those tokens, each a whole run with its
+own decay, until one ends at the mark or below: the time of that run counts, as does every second of the
+peer's. Validation is not timed. Runs of the sides take turns. `--clock
 cpu`, with OMP_NUM_THREADS=1, counts processor time instead, for machines that do other things beside.
 
 The validation loss is the mean over the same rows of the same tokens for everybody. Ours keeps documents
@@ -165,12 +166,13 @@ def compare(
     steps: int,
     seed: int,
     dtype: torch.dtype,
+    config: OptimizerConfig,
     shares: Sequence[float],
 ) -> tuple[float, float, float, float]:
     """Seconds of the peer, its loss, seconds of ours, its loss."""
     peer_s, mark = peer(corpus, steps)
     for share in shares:
-        ours_s, loss = train_ours(corpus, max(1, round(share * steps)), seed, dtype, OptimizerConfig())
+        ours_s, loss = train_ours(corpus, max(1, round(share * steps)), seed, dtype, config)
         print(f"    ours on {share:.0%} of the tokens: {loss:.4f} in {ours_s:.0f} s", flush=True)
         if loss <= mark:
             break
@@ -188,14 +190,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the tokens, ascending")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3])
+    parser.add_argument("--our-rates", type=float, nargs="+", default=[3e-3, 6e-3, 1.2e-2])
     options = parser.parse_args()
     shape, dtype, machine = SHAPES[options.shape], resolve_dtype("auto", CPU), describe_machine()
     steps, clock = round(options.tokens / shape.tokens), CLOCKS[options.clock]
     peers: dict[str, Callable[[Corpus, int, int], tuple[float, float]]] = {}
+    first = Corpus(options.folder, shape, 1, clock)
+    configs = {rate: OptimizerConfig(learning_rate=rate) for rate in options.our_rates}
+    losses = {r: train_ours(first, steps, 1, dtype, config)[1] for r, config in configs.items()}
+    our_rate = min(losses, key=losses.__getitem__)
+    print(f"ours by peak rate of AdamW: {losses}; {our_rate} is taken", flush=True)
     if options.nanogpt is not None:
-        first = Corpus(options.folder, shape, 1, clock)
         losses = {r: train_nanogpt(options.nanogpt, first, steps, 1, dtype, r)[1] for r in options.rates}
-        rate = min(losses, key=lambda each: losses[each])
+        rate = min(losses, key=losses.__getitem__)
         print(f"nanoGPT by peak rate: {losses}; {rate} is taken", flush=True)
         peers["nanoGPT"] = lambda c, n, s: train_nanogpt(options.nanogpt, c, n, s, dtype, rate)
     if options.nanochat is not None:
@@ -205,7 +212,13 @@ def main() -> None:
         for seed in range(1, options.seeds + 1):
             corpus = Corpus(options.folder, shape, seed, clock)
             found = compare(
-                lambda c, n, t=train, s=seed: t(c, n, s), corpus, steps, seed, dtype, options.shares
+                lambda c, n, t=train, s=seed: t(c, n, s),
+                corpus,
+                steps,
+                seed,
+                dtype,
+                configs[our_rate],
+                options.shares,
             )
             peer_s, mark, ours_s, loss = found
             ratios.append(ours_s / peer_s if loss <= mark else math.inf)
@@ -215,6 +228,7 @@ def main() -> None:
             "unit": f"share of the peer's {options.clock} time",
             "peer_name": name,
             "tokens": steps * shape.tokens,
+            "our_rate": our_rate,
             "ratio": round(median(ratios), 3),
             "ratio_low": round(min(ratios), 3),
             "ratio_high": round(max(ratios), 3),

@@ -366,9 +366,11 @@ def test_a_size_of_zero_is_refused_by_the_config(field):
 @pytest.mark.slow
 def test_pretraining_with_rows_split_over_processes_is_that_of_one(inputs, tmp_path):
     found = []
+    # AdamW in float32: Muon in bfloat16 makes full steps of what rounding leaves in empty directions.
+    alike = {"compute_dtype": "float32", "optimizer": OptimizerConfig(kind="adamw")}
     for name, layout in (("one", ParallelConfig()), ("split", ParallelConfig(context=2))):
         context = stage_context(tmp_path / name, *inputs.values())
-        found.append(pretrain(PRETRAIN.model_copy(update={"parallel": layout}), context))
+        found.append(pretrain(PRETRAIN.model_copy(update={"parallel": layout, **alike}), context))
     for metric in ("loss", "validation_bits_per_byte"):
         assert found[1][metric] == pytest.approx(found[0][metric], rel=1e-4)
     assert found[1]["reload_logit_difference"] == 0.0
