@@ -42,12 +42,14 @@ TWO = {
     "pipeline": ParallelConfig(pipeline=2),
 }
 MORE_OF_TWO = {
+    "context": ParallelConfig(context=2),
     "tensor": ParallelConfig(tensor=2),
     "DDP": ParallelConfig(data=2),
     "ZeRO-1": ParallelConfig(shard=2, zero=1),
     "interleaved": ParallelConfig(pipeline=2, pipeline_schedule="interleaved"),
     "zero bubble": ParallelConfig(pipeline=2, pipeline_schedule="zero_bubble"),
 }
+EXPERTS = {"expert": ParallelConfig(data=2, expert=2)}
 FOUR = {
     "ZeRO-3 and tensor": ParallelConfig(shard=2, tensor=2),
     "DDP and pipeline": ParallelConfig(data=2, pipeline=2),
@@ -114,9 +116,9 @@ def five(step: int) -> range:
     return range(step * ROWS, (step + 1) * ROWS)
 
 
-def skipped_in_float16(ranks: Ranks, folder: Path, is_last_rank: bool) -> Found:
+def skipped_in_float16(ranks: Ranks, folder: Path, is_last_rank: bool, kind: str) -> Found:
     """A gradient of one rank overflows in the third step."""
-    model = model_of("tied")
+    model = model_of(kind)
     model.compute_dtype = torch.float16
     trained = ranks.prepare(model, ADAMW, LENGTH)
     inner, calls = ranks.gradients, count()
@@ -136,22 +138,24 @@ def skipped_in_float16(ranks: Ranks, folder: Path, is_last_rank: bool) -> Found:
     return found_of(ranks, trained, reports)
 
 
-def rewound(ranks: Ranks, folder: Path, is_last_rank: bool) -> Found:
+def rewound(ranks: Ranks, folder: Path, is_last_rank: bool, kind: str) -> Found:
     """The last rows of the batches 4 and 5 give no number; checkpoints are after every third step."""
-    return spoilt_run(ranks, folder, (4, 5), math.nan, 8)
+    return spoilt_run(ranks, folder, kind, (4, 5), math.nan, 8)
 
 
-def rewound_for_spikes(ranks: Ranks, folder: Path, is_last_rank: bool) -> Found:
-    return spoilt_run(ranks, folder, (28, 29), 1e3, 32)
+def rewound_for_spikes(ranks: Ranks, folder: Path, is_last_rank: bool, kind: str) -> Found:
+    return spoilt_run(ranks, folder, kind, (28, 29), 1e3, 32)
 
 
-def spoilt_run(ranks: Ranks, folder: Path, bad: tuple[int, ...], factor: float, num_steps: int) -> Found:
+def spoilt_run(
+    ranks: Ranks, folder: Path, kind: str, bad: tuple[int, ...], factor: float, num_steps: int
+) -> Found:
     def change(number: int, made: Row) -> None:
         if number in [step * ROWS + ROWS - 1 for step in bad]:
             made.token_ids[3] = BAD
 
     incidents = folder / ("incidents.jsonl" if ranks.is_main else f"of-{os.getpid()}.jsonl")
-    trained, reports, said = ranks.prepare(model_of("tied"), ADAMW, LENGTH), Reports(), list[str]()
+    trained, reports, said = ranks.prepare(model_of(kind), ADAMW, LENGTH), Reports(), list[str]()
     the_plan = replace(
         plan(
             num_steps,
@@ -175,10 +179,10 @@ def spoilt_run(ranks: Ranks, folder: Path, bad: tuple[int, ...], factor: float, 
     return found
 
 
-def grown(ranks: Ranks, folder: Path, is_last_rank: bool) -> Found:
+def grown(ranks: Ranks, folder: Path, is_last_rank: bool, kind: str) -> Found:
     """Steps of 4, 4, 5, 6 and 7 rows: most do not divide by the ranks."""
     sizes = BatchSizes(full=7, start=4, warmup_steps=4)
-    trained, reports = ranks.prepare(model_of("tied"), STANDING, LENGTH), Reports()
+    trained, reports = ranks.prepare(model_of(kind), STANDING, LENGTH), Reports()
     the_plan = plan(5, lambda step: micro_batches(ranks, sizes.numbers(step)), optimizer=STANDING)
     fit(trained, the_plan, Checkpoints(folder / "checkpoints", ranks=ranks), reports, ranks)
     found = found_of(ranks, trained, reports)
@@ -188,14 +192,14 @@ def grown(ranks: Ranks, folder: Path, is_last_rank: bool) -> Found:
     return found
 
 
-def with_nothing_to_learn(ranks: Ranks, folder: Path, is_last_rank: bool) -> Found:
+def with_nothing_to_learn(ranks: Ranks, folder: Path, is_last_rank: bool, kind: str) -> Found:
     """The last three rows of five, all that the last rank has, have no target."""
 
     def change(number: int, made: Row) -> None:
         if number >= 2:
             made.targets[:] = IGNORE
 
-    trained, reports = ranks.prepare(model_of("tied"), STANDING, LENGTH), Reports()
+    trained, reports = ranks.prepare(model_of(kind), STANDING, LENGTH), Reports()
     the_plan = plan(1, lambda step: micro_batches(ranks, five(step), change), optimizer=STANDING)
     fit(trained, the_plan, Checkpoints(folder / "checkpoints", ranks=ranks), reports, ranks)
     found = found_of(ranks, trained, reports)
@@ -207,10 +211,10 @@ def with_nothing_to_learn(ranks: Ranks, folder: Path, is_last_rank: bool) -> Fou
 VALIDATIONS = {2: 5.0, 4: 3.0, 6: 4.0, 8: 3.5}
 
 
-def stopped_early(ranks: Ranks, folder: Path, is_last_rank: bool) -> Found:
+def stopped_early(ranks: Ranks, folder: Path, is_last_rank: bool, kind: str) -> Found:
     """With an average, of which a validation after step 4 is the best; the others are none."""
-    trained = ranks.prepare(model_of("tied"), ADAMW, LENGTH)
-    shapes = {name: tuple(t.shape) for name, t in model_of("tied").state_dict().items()}
+    trained = ranks.prepare(model_of(kind), ADAMW, LENGTH)
+    shapes = {name: tuple(t.shape) for name, t in model_of(kind).state_dict().items()}
     early_stop = EarlyStop(
         EarlyStopConfig(patience=2), "bits", folder / "best.safetensors", shapes, ranks.is_main
     )
@@ -239,7 +243,7 @@ def stopped_early(ranks: Ranks, folder: Path, is_last_rank: bool) -> Found:
         f"average.{name}": whole_value(ranks, name, value) for name, value in average.tensors.items()
     }
     ranks.wait()
-    ranks.fill(trained, SavedWeights(model_of("tied").config, early_stop.path), shapes)
+    ranks.fill(trained, SavedWeights(model_of(kind).config, early_stop.path), shapes)
     found.tensors |= kept
     for name, parameter in trained.named_parameters():
         assert torch.equal(whole_value(ranks, name, parameter.detach()), kept[f"best.{name}"]), name
@@ -262,26 +266,30 @@ QUICK = [skipped_in_float16, rewound, grown, with_nothing_to_learn, stopped_earl
 
 
 @with_torch_operations
-def on_ranks(rank: int, world_size: int, folder: Path, layouts: dict[str, ParallelConfig], scenarios) -> Any:
+def on_ranks(rank: int, world_size: int, folder: Path, layouts, scenarios, kind) -> Any:
     found = {}
     for name, config in layouts.items():
         for scenario in scenarios:
             own = folder / name / scenario.__name__
             own.mkdir(parents=True, exist_ok=True)
             ranks = Together(build_layout(config, world_size))
-            found[name, scenario.__name__] = scenario(ranks, own, rank == world_size - 1)
+            found[name, scenario.__name__] = scenario(ranks, own, rank == world_size - 1, kind)
     return found
 
 
 def compared(
-    tmp_path: Path, world_size: int, layouts: dict[str, ParallelConfig], scenarios: list[Any]
+    tmp_path: Path,
+    world_size: int,
+    layouts: dict[str, ParallelConfig],
+    scenarios: list[Any],
+    kind: str = "tied",
 ) -> Any:
     """(name of the layout, scenario, what each rank has found, what one process has found)."""
-    found = run_ranks(world_size, on_ranks, tmp_path, layouts, scenarios, timeout_s=300)
+    found = run_ranks(world_size, on_ranks, tmp_path, layouts, scenarios, kind, timeout_s=300)
     for scenario in scenarios:
         folder = tmp_path / "one" / scenario.__name__
         folder.mkdir(parents=True)
-        alone = with_torch_operations(scenario)(Alone(), folder, True)
+        alone = with_torch_operations(scenario)(Alone(), folder, True, kind)
         for name in layouts:
             yield name, scenario.__name__, [of_rank[name, scenario.__name__] for of_rank in found], alone
 
@@ -325,16 +333,17 @@ def test_two_processes_decide_as_one_does(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("world_size", "layouts", "scenarios"),
+    ("world_size", "layouts", "scenarios", "kind"),
     [
-        (2, MORE_OF_TWO, QUICK),
-        (2, TWO, [rewound_for_spikes]),
-        (4, FOUR, [*QUICK, rewound_for_spikes]),
+        (2, MORE_OF_TWO, QUICK, "tied"),
+        (2, TWO, [rewound_for_spikes], "tied"),
+        (2, EXPERTS, [grown, with_nothing_to_learn], "no balance loss"),
+        (4, FOUR, [*QUICK, rewound_for_spikes], "tied"),
     ],
-    ids=["two", "spikes", "four"],
+    ids=["two", "spikes", "experts", "four"],
 )
-def test_so_do_other_layouts_and_four_processes(tmp_path, world_size, layouts, scenarios):
-    for name, scenario, ours, alone in compared(tmp_path, world_size, layouts, scenarios):
+def test_so_do_other_layouts_and_more_processes(tmp_path, world_size, layouts, scenarios, kind):
+    for name, scenario, ours, alone in compared(tmp_path, world_size, layouts, scenarios, kind):
         assert_decided_alike(name, scenario, ours, alone)
         if scenario == "rewound_for_spikes":
             assert alone.notes["rewinds"] == 1

@@ -243,8 +243,7 @@ def check_rows(
         raise BessemerError(
             f"a step has {rows_per_step} rows, and a 1f1b pipeline of {config.pipeline} processes needs as "
             f"many for each of the {ranks} that take rows (data x shard): raise {setting} to at least "
-            f"{ranks * config.pipeline * row_tokens:,}, use a shorter pipeline, or the schedule "
-            "interleaved or zero_bubble"
+            f"{ranks * config.pipeline * row_tokens:,}, or use a shorter pipeline or another schedule"
         )
     parts = config.context * config.tensor
     if row_tokens % parts:
