@@ -14,27 +14,16 @@ is saved by one layout of processes can be loaded by another: the format knows o
 holds which part.
 """
 
-import errno
 import json
-import os
 import shutil
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.checkpoint.storage import WriteResult
-from torch.futures import Future
 
 from bessemer.errors import BessemerError
 from bessemer.runner.files import fsync_tree, is_disk_full, replace_folder, sha256_of
@@ -43,6 +32,7 @@ from bessemer.training.optimizer_state import widened
 from bessemer.training.optimizers import Optimizers
 from bessemer.training.parallel.ranks import Alone, Ranks
 from bessemer.training.quantized import Quantized
+from bessemer.training.saved_state import SavedWeights, load_state, save_state
 from bessemer.training.snapshot import Snapshot
 
 CHECKSUMS = "checksums.json"
@@ -195,7 +185,7 @@ class Checkpoints:
         partial = self._folder / f".step-{step:08}.partial"
         try:
             self._together(lambda: self._make_room(partial))
-            _save_state(state, partial, self._ranks.writers)
+            save_state(state, partial, self._ranks.writers)
             if self._ranks.is_main:
                 self._publish(step, state, notes, partial)
         except BaseException:
@@ -231,7 +221,7 @@ class Checkpoints:
                 name: value for part in self._written for name, value in state.get(part, {}).items()
             }
             if self._ranks.writers is not None:
-                weights = _CheckpointWeights(partial, self._written)
+                weights = SavedWeights(partial, self._written)
             self._beside(weights, partial / MODEL_FOLDER)
             if self._milestones is not None:
                 self._milestones.keep(step, self._due, partial / MODEL_FOLDER)
@@ -272,7 +262,7 @@ class Checkpoints:
                 _materialize(optimizer)
         state = _state(model, optimizers, average or {})
         state["optimizers"] = _widened(state["optimizers"])
-        _load_state(_with_places(state, _shapes(model), self._ranks), folder)
+        load_state(_with_places(state, _shapes(model), self._ranks), folder)
         model.load_state_dict(state["model"])
         optimizers.load_state(state["optimizers"])
         for name, part in (memory or {}).items():
@@ -309,72 +299,6 @@ class Milestones:
         shutil.copytree(model_folder, partial)
         fsync_tree(partial)
         replace_folder(partial, self._folder / f"step-{step:08}")
-
-
-def _save_state(state: dict[str, Any], folder: Path, group: dist.ProcessGroup | None) -> None:
-    """Write what this process holds; where the group's others hold the same, one of them does. Raises OSError
-    where the disk is full."""
-    _silence_single_process_warning()
-    try:
-        save(state, storage_writer=_Writer(folder), process_group=group, no_dist=group is None)
-    except CheckpointException as error:
-        problems = [problem for problem, _ in error.failures.values()]
-        if any(map(is_disk_full, problems)):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
-        raise problems[0] from error
-
-
-class _Writer(FileSystemWriter):
-    """Raises what the system said when it refused to write. torch's own stream hides that behind a complaint
-    about its position, and what is sent to the other processes has no cause left."""
-
-    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        try:
-            return super().write_data(plan, planner)
-        except RuntimeError as error:
-            behind: BaseException | None = error
-            while behind is not None and not isinstance(behind, OSError):
-                behind = behind.__cause__ or behind.__context__
-            raise behind or error from error
-
-
-def _load_state(state: dict[str, Any], folder: Path) -> None:
-    """Fill the tensors of `state`, or this process's parts of them; every process reads for itself."""
-    _silence_single_process_warning()
-    load(state, checkpoint_id=str(folder), no_dist=True)
-
-
-class _CheckpointWeights(Mapping[str, Tensor]):
-    """The weights that were saved by several processes, or their averages, read back from
-    their files one at a time: nothing is sent while training goes on."""
-
-    def __init__(self, folder: Path, parts: Sequence[str]) -> None:
-        """Of a weight that is in several `parts`, the last one's is taken."""
-        self._folder = folder
-        self._saved: dict[str, tuple[str, TensorStorageMetadata]] = {}
-        saved = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
-        for wanted in parts:
-            for key, value in saved.items():
-                part, _, name = key.partition(".")
-                if part == wanted and isinstance(value, TensorStorageMetadata):
-                    self._saved[name] = (part, value)
-
-    def __getitem__(self, name: str) -> Tensor:
-        part, saved = self._saved[name]
-        whole = torch.empty(saved.size, dtype=saved.properties.dtype)
-        _load_state({part: {name: whole}}, self._folder)
-        return whole
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._saved)
-
-    def __len__(self) -> int:
-        return len(self._saved)
-
-
-def _silence_single_process_warning() -> None:
-    """One process is meant. Not `catch_warnings`, which would undo what other threads set meanwhile."""
-    warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")
 
 
 def is_sound(folder: Path) -> bool:
