@@ -250,10 +250,10 @@ def test_a_host_is_left_in_peace_between_requests(tmp_path):
     for answer in answers.values():
         answer.before = lambda: times.append(time.monotonic())
     with Site(answers) as site:
-        crawl(tmp_path, site, "/", delay_s=0.15, max_concurrency_per_host=3, respect_robots=False)
+        crawl(tmp_path, site, "/", delay_s=0.3, max_concurrency_per_host=3, respect_robots=False)
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert len(gaps) == 2
-    assert min(gaps) >= 0.14  # a little less than the delay: requests travel at different speeds
+    assert min(gaps) >= 0.2  # less than the delay: on a busy machine requests travel at different speeds
 
 
 def test_a_seed_that_is_no_url_is_named(tmp_path):

@@ -13,10 +13,10 @@ import torch
 from torch.distributed.checkpoint.filesystem import FileSystem
 from training_helpers import Reports, new_model, plan, run, weights
 
-import bessemer.training.checkpoint as checkpoint_module
 from bessemer.errors import BessemerError
 from bessemer.objectives.base import LossSum
 from bessemer.objectives.language_modeling import LanguageModeling
+from bessemer.training import saved_state
 from bessemer.training.checkpoint import MEMORY, MODEL_FOLDER, Checkpoints, Milestones, is_sound
 from bessemer.training.loop import fit
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
@@ -25,7 +25,7 @@ from bessemer.training.snapshot import Snapshot
 
 def full_disk(monkeypatch, failing):
     """Writing fails for want of space at the given calls, from 0."""
-    real, calls = checkpoint_module.save, []
+    real, calls = saved_state.save, []
 
     def save(*args, **kwargs):
         calls.append(1)
@@ -33,7 +33,7 @@ def full_disk(monkeypatch, failing):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(checkpoint_module, "save", save)
+    monkeypatch.setattr(saved_state, "save", save)
 
 
 def test_one_full_disk_is_said_and_training_ends_with_the_same_weights(tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_any_other_fault_of_writing_reaches_the_caller(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("cannot write this")
 
-    monkeypatch.setattr(checkpoint_module, "save", broken)
+    monkeypatch.setattr(saved_state, "save", broken)
     with pytest.raises(RuntimeError, match="cannot write this"):
         run(new_model(), plan(9, checkpoint_every=2), tmp_path)
 
@@ -105,13 +105,13 @@ def test_any_other_fault_of_writing_reaches_the_caller(tmp_path, monkeypatch):
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     """Writing waits for a later step: were it not in the background, this would never end."""
     go_on = threading.Event()
-    real = checkpoint_module.save
+    real = saved_state.save
 
     def slow(*args, **kwargs):
         assert go_on.wait(30)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(checkpoint_module, "save", slow)
+    monkeypatch.setattr(saved_state, "save", slow)
     reports = Reports(lambda report: go_on.set() if report.step == 3 else None)
     run(new_model(), plan(4, checkpoint_every=2), tmp_path, reports)
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000002"]
@@ -119,8 +119,8 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
 
 def test_what_is_written_is_the_state_when_it_was_saved_not_later(tmp_path, monkeypatch):
     go_on = threading.Event()
-    real = checkpoint_module.save
-    monkeypatch.setattr(checkpoint_module, "save", lambda *a, **k: (go_on.wait(30), real(*a, **k)))
+    real = saved_state.save
+    monkeypatch.setattr(saved_state, "save", lambda *a, **k: (go_on.wait(30), real(*a, **k)))
     model = new_model()
     optimizers = Optimizers(model, OptimizerConfig())
     checkpoints, before = Checkpoints(tmp_path), weights(model)
