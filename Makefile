@@ -29,7 +29,7 @@ setup: $(VENV)/.installed ## Install into .venv
 
 setup-dev: $(VENV)/.installed-dev ## Install with what tests and lint need
 
-demo: setup ## Raw pages to an assistant: 11 to 14 minutes on two CPU cores
+demo: setup ## Raw pages to an assistant: 6 to 14 minutes on two CPU cores
 	$(BIN)/bessemer run recipes/quickstart.yaml
 
 test: setup-dev ## The tests (under 15 minutes on two cores)
