@@ -8,6 +8,7 @@ from training_helpers import new_model, plan, random_batches, run, weights
 from bessemer.training.adamw_8bit import AdamW8bit
 from bessemer.training.optimizers import Muon, OptimizerConfig, Optimizers
 from bessemer.training.quantized import BLOCK, Quantized, dequantize, dynamic_map, quantize
+from bessemer.training.snapshot import Snapshot
 
 
 def random(*shape, seed=0):
@@ -95,6 +96,13 @@ def walk(optimizer_of, num_steps=150, seed=0):
         parameter.grad = curvature * (parameter.detach() - target) + curvature * noise
         optimizer.step()
     return parameter.detach(), float((curvature * (parameter.detach() - target) ** 2).sum())
+
+
+def test_a_copy_counts_the_bytes_that_a_checkpoint_takes():
+    codes, scales = quantize(torch.randn(3, BLOCK), is_signed=True)
+    snapshot = Snapshot()
+    snapshot.take({"weights": torch.zeros(5), "momentum": Quantized(codes, scales, True)})
+    assert snapshot.num_bytes == 5 * 4 + 3 * BLOCK * 4 + 3 * 4
 
 
 def test_adamw_with_8_bit_moments_follows_float32_adamw():

@@ -16,6 +16,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+CODE_DTYPE = torch.uint8
+WIDENED_BYTES = 4
+"""Of a value in a checkpoint, which is float32."""
 BLOCK = 2048
 """Values that share one scale (section 2.1)."""
 _LEAST_SCALE = 2.0**-100

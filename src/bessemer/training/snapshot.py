@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from bessemer.training.quantized import Quantized
+from bessemer.training.quantized import CODE_DTYPE, WIDENED_BYTES, Quantized
 
 
 class Snapshot:
@@ -23,7 +23,11 @@ class Snapshot:
 
     @property
     def num_bytes(self) -> int:
-        return sum(buffer.nbytes for buffer in self._buffers.values())
+        """Of the last copy as a checkpoint holds it, where state in 8 bits takes 32."""
+        return sum(
+            buffer.numel() * WIDENED_BYTES if buffer.dtype == CODE_DTYPE else buffer.nbytes
+            for buffer in self._buffers.values()
+        )
 
     @torch.no_grad()
     def take(self, state: dict[str, Any]) -> dict[str, Any]:
