@@ -51,6 +51,19 @@ def test_a_pdf_gives_its_text_layer_with_title(tmp_path):
     assert faults == {}
 
 
+def test_a_chapter_whose_name_in_the_zip_is_overwritten_is_named_and_the_others_stay(tmp_path):
+    """The name before an entry, not that of the zip's directory; marked as UTF-8, which it is no more."""
+    content = bytearray(epub_bytes({"one": "<p>Here.</p>", "two": "<p>Gone.</p>"}))
+    at = content.index(b"OPS/two.xhtml")
+    content[at - 24 : at - 22] = (0x800).to_bytes(2, "little")
+    content[at] = 0xFF
+    pages, faults = collect_bytes(tmp_path, "a.epub", bytes(content))
+    text = only(pages).block.decode()
+    assert "Here." in text
+    assert "Gone." not in text
+    assert "a.epub:OPS/two.xhtml" in faults
+
+
 def test_an_epub_gives_its_chapters_in_the_order_of_the_spine(tmp_path):
     chapters = {"two": "<h1>Two</h1><p>Later&nbsp;words.</p>", "one": "<h1>One</h1><p>First words.</p>"}
     pages, _ = collect_bytes(tmp_path, "a.epub", epub_bytes(chapters, ["one", "two"]))

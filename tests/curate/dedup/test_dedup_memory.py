@@ -12,10 +12,12 @@ import pyarrow as pa
 import pytest
 
 from bessemer.curate.dedup import resolve
+from bessemer.curate.dedup.config import DuplicateConfig
 from bessemer.curate.dedup.fingerprints import NUM_FACTS, SET_SIZE, TEXT_KEY, FingerprintFiles
 
 NUM_SHARDS, SHARD_ROWS = 100, 10_000
 SET = 16
+NUM_BANDS = DuplicateConfig().minhash_parameters.bands
 SORTING_BYTES = 16 << 20
 BYTES_PER_ROW = 160
 """100 for arrays by row, and ids of the rows that are in clusters."""
@@ -53,7 +55,7 @@ def make_shards(folder: Path) -> list[MadeShard]:
     for number in range(NUM_SHARDS):
         facts = random_.integers(1, 2**64, (SHARD_ROWS, NUM_FACTS), np.uint64)
         facts[:, SET_SIZE] = SET
-        bands = random_.integers(0, 2**64, (SHARD_ROWS, 14), np.uint64)
+        bands = random_.integers(0, 2**64, (SHARD_ROWS, NUM_BANDS), np.uint64)
         shingles = np.sort(random_.integers(0, 2**64, (SHARD_ROWS, SET), np.uint64), axis=1)
         if before is not None:
             bands[:num_near] = before["bands"][-num_near:]

@@ -27,7 +27,10 @@ _MAX_ENTRIES = 20_000
 _MARKUP_FACTOR = 4
 """Chapters may hold so many times more bytes of markup than the text may."""
 _FACTS = {"title": "title", "creator": "author", "rights": "licence", "language": "book_language"}
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, OSError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, OSError),
+    UnicodeDecodeError,  # of a name in front of an entry
+)
 
 
 def convert_epub(path: Path, max_bytes: int) -> Converted:
