@@ -16,7 +16,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-CODE_DTYPE = torch.uint8
 WIDENED_BYTES = 4
 """Of a value in a checkpoint, which is float32."""
 BLOCK = 2048

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from bessemer.training.quantized import CODE_DTYPE, WIDENED_BYTES, Quantized
+from bessemer.training.quantized import WIDENED_BYTES, Quantized
+
+_CODES = "codes"
 
 
 class Snapshot:
@@ -25,8 +27,8 @@ class Snapshot:
     def num_bytes(self) -> int:
         """Of the last copy as a checkpoint holds it, where state in 8 bits takes 32."""
         return sum(
-            buffer.numel() * WIDENED_BYTES if buffer.dtype == CODE_DTYPE else buffer.nbytes
-            for buffer in self._buffers.values()
+            buffer.numel() * WIDENED_BYTES if way[-1:] == (_CODES,) else buffer.nbytes
+            for way, buffer in self._buffers.items()
         )
 
     @torch.no_grad()
@@ -41,7 +43,7 @@ class Snapshot:
         if isinstance(value, Tensor):
             return self._filled(way, value.detach())
         if isinstance(value, Quantized):
-            codes = self._copied((*way, "codes"), value.codes)
+            codes = self._copied((*way, _CODES), value.codes)
             return replace(value, codes=codes, scales=self._copied((*way, "scales"), value.scales))
         if isinstance(value, dict):
             return {name: self._copied((*way, name), part) for name, part in value.items()}
