@@ -33,6 +33,8 @@ _TRAITS: dict[str, str] = {
     "gpt2": "learnt positions, LayerNorm, GELU, biases throughout",
 }
 """What `bessemer.model.families.model_type` tells a family by."""
+ANY_VOCABULARY = 260
+"""For a shape that is looked at before the tokenizer is learnt: its other sizes are what is checked."""
 _LEAST_POSITIONS = 2048
 """RoPE's angles cost nothing, and what is trained on short rows may be asked for longer ones."""
 

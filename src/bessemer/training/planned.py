@@ -10,21 +10,18 @@ from bessemer.model.config import ModelConfig
 from bessemer.model.folder import read_config
 from bessemer.stages import Maker
 from bessemer.training.corpora import CorpusConfig
-from bessemer.training.dial import model_config
+from bessemer.training.dial import ANY_VOCABULARY, model_config
 from bessemer.training.execute import check_sequence_length
 from bessemer.training.midtrain import MidtrainConfig, extended_shape
 
 Makers = Mapping[str, Sequence[Maker]]
-
-_ANY_VOCABULARY = 260
-"""It is known once the tokenizer is learnt; the other sizes are what is told here."""
 
 
 def planned_shape(maker: Maker) -> ModelConfig | None:
     """The shape of the model that a stage will make, but for its vocabulary; None where it cannot be told."""
     config: Any = maker.config
     if maker.kind == "pretrain":
-        return model_config(config.model, _ANY_VOCABULARY, config.sequence_length)
+        return model_config(config.model, ANY_VOCABULARY, config.sequence_length)
     if maker.kind == "pretrained":
         return _shape_of_folder(Path(config.path).expanduser())
     shape = _planned_input(maker.makers)

@@ -14,7 +14,7 @@ from bessemer.objectives.language_modeling import LanguageModeling
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import load_tokenizer
 from bessemer.training.corpora import CorpusConfig, open_corpora, training_data
-from bessemer.training.dial import ModelDial, model_config
+from bessemer.training.dial import ANY_VOCABULARY, ModelDial, model_config
 from bessemer.training.execute import (
     best_device,
     check_sequence_length,
@@ -58,8 +58,7 @@ class PretrainConfig(CorpusConfig):
         if self.tokens is not None:
             problems += self.unread_stages(self.num_steps(self.tokens))
         try:
-            # Any vocabulary: the other sizes are what is checked.
-            shape = model_config(self.model, 260, self.sequence_length)
+            shape = model_config(self.model, ANY_VOCABULARY, self.sequence_length)
             check_sequence_length(self.sequence_length, shape)
             check_model(self.parallel, shape)
         except ValueError as error:
@@ -67,7 +66,7 @@ class PretrainConfig(CorpusConfig):
         return problems
 
     def remarks(self) -> list[str]:
-        shape = model_config(self.model, 260, self.sequence_length)
+        shape = model_config(self.model, ANY_VOCABULARY, self.sequence_length)
         remarks = super().remarks() + expert_remarks(shape)
         if shape.family == "gpt2" and shape.max_position_embeddings > self.sequence_length:
             remarks.append(

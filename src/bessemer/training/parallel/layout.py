@@ -77,7 +77,7 @@ class ParallelConfig(Config):
         if token_ranks % self.expert:
             problems.append(
                 f"parallel.expert {self.expert} does not divide data x shard x context = {token_ranks}: "
-                f"one of {_listed(_divisors(token_ranks))} would"
+                f"one of {listed(_divisors(token_ranks))} would"
             )
         if self.offload == "cpu" and self.shard == 1:
             problems.append(
@@ -192,14 +192,14 @@ def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, 
         fitting = [n for n in _divisors(kv_heads) if heads % n == 0]
         raise BessemerError(
             f"parallel.tensor {config.tensor} does not divide {heads} attention heads and {kv_heads} "
-            f"key/value heads: {_listed(fitting)} would"
+            f"key/value heads: {listed(fitting)} would"
         )
     own_heads = kv_heads // config.tensor
     if config.context_kind == "ulysses" and own_heads % config.context:
         raise BessemerError(
             f"parallel.context_kind ulysses divides heads, but a context of {config.context} processes does "
             f"not divide the {own_heads} key/value heads that each has: set context_kind to gather, or "
-            f"context to {_listed(_divisors(own_heads))}"
+            f"context to {listed(_divisors(own_heads))}"
         )
     stages = config.pipeline * STAGES_PER_PROCESS[config.pipeline_schedule]
     if config.pipeline > 1 and stages > layers:
@@ -216,7 +216,7 @@ def check_shape(config: ParallelConfig, heads: int, kv_heads: int, layers: int, 
             )
         raise BessemerError(
             f"parallel.expert {config.expert} does not divide {experts} experts: "
-            f"{_listed(_divisors(experts))} would"
+            f"{listed(_divisors(experts))} would"
         )
 
 
@@ -224,7 +224,8 @@ def _divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def listed(numbers: Sequence[int]) -> str:
+    """Numbers in a sentence."""
     return ", ".join(map(str, numbers))
 
 

@@ -33,9 +33,9 @@ def materialize(
     """Put tensors with memory and values in the place of those on the meta device.
 
     `modules` together have the names of the whole model; what two of them share stays shared, and of two
-    tensors of one name the first gets values. Parameters come
-    to lie on `parameter_device`, where that is another than that of buffers. Before anything holds on to the
-    parameters, but after FSDP, which looks them up again before its first pass.
+    tensors of one name the first gets values. Parameters come to lie on `parameter_device`, where that is
+    another than that of buffers. Before anything holds on to the parameters, but after FSDP, which looks them
+    up again before its first pass.
     """
     held: dict[str, Tensor] = {}
     made: dict[Tensor, Tensor] = {}

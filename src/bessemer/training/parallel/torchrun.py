@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cache
@@ -29,6 +29,7 @@ from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.identity import stage_seed
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.endings import GRACE_S, Failure, failure_of
+from bessemer.training.parallel.layout import listed
 from bessemer.training.parallel.message import packed, unpacked
 from bessemer.training.parallel.process import config_facts, context_of_rank, join, leave_groups, pick_device
 
@@ -153,7 +154,7 @@ def ending_of(
             return SystemExit(1)
         if len(same) == world_size:
             return error
-        return BessemerError(f"training process {_listed(same)} of {world_size}: {own.text}")
+        return BessemerError(f"training process {listed(same)} of {world_size}: {own.text}")
     is_told = any(failure.kind in ("mendable", "unexpected") for failure in failures.values())
     if is_told or rank != min(failures):
         return SystemExit(1)
@@ -167,13 +168,9 @@ def ending_of(
             f"the training processes lost one another ({timeout}); process {rank} says:\n{own.text}\n{again}"
         )
     return BessemerError(
-        f"training process {_listed(missing)} of {world_size} hangs or is gone: process {rank} waited for it "
+        f"training process {listed(missing)} of {world_size} hangs or is gone: process {rank} waited for it "
         f"for {timeout}, or lost it; {again}"
     )
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
 
 
 def _joined() -> tuple[Any, int, int]:
