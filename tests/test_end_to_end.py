@@ -69,15 +69,24 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_killed_in_every_stage_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
     expected = manifests(undisturbed / "tiny")
     chance = random.Random(20)
+    killed = 0
     for stage in STAGES:
         process = start("run", TINY, "--runs-folder", tmp_path)
-        partial = tmp_path / "tiny" / f".{stage}.partial"
+        finished, partial = tmp_path / "tiny" / stage, tmp_path / "tiny" / f".{stage}.partial"
         deadline_s = time.monotonic() + 240
-        while not partial.exists() and process.poll() is None and time.monotonic() < deadline_s:
+        while not partial.exists() and not finished.exists() and process.poll() is None:
+            assert time.monotonic() < deadline_s, f"{stage} did not start"
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.9) * expected[stage].cost.wall_s)
-        os.killpg(process.pid, signal.SIGKILL)
+        # The undisturbed run may have been the slower one: never wait beyond the stage's own end, or the
+        # kill would come when later stages, even the last one, are done.
+        moment_s = time.monotonic() + chance.uniform(0, 0.9) * expected[stage].cost.wall_s
+        while time.monotonic() < moment_s and not finished.exists():
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= len(STAGES) - 1, "only in the last stage may the process end before it is killed"
     bessemer("run", TINY, "--runs-folder", tmp_path)
     for stage, manifest in manifests(tmp_path / "tiny").items():
         files = {f.path: f.sha256 for f in manifest.files if not f.measured}
