@@ -100,6 +100,7 @@ def test_a_pretraining_on_a_ray_of_its_own_writes_the_bytes_of_local_processes(
     assert losses(tmp_path) == losses(calm)
     assert written(tmp_path) == written(calm)
     assert not list(context.scratch.glob(".seen-*"))
+    assert not (context.scratch / "ray-train").exists()
 
 
 def test_after_a_killed_process_all_start_again_and_write_the_bytes_of_an_undisturbed_run(
@@ -148,6 +149,29 @@ def test_the_process_at_fault_is_named_and_the_others_end(
         on_ranks(work, TWO, context_in(tmp_path, "ray"))
     assert time.monotonic() - started_s < 60
     wait_for_free_cpus(two_cpus, 2)
+
+
+def test_an_interrupted_command_leaves_no_process(tmp_path: Path, two_cpus: RayCluster):
+    context = context_in(tmp_path, "ray")
+
+    def interrupt() -> None:
+        while not (context.scratch / "pid-0").exists():
+            time.sleep(0.05)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        on_ranks(tell_and_hang, TWO, context)
+    for told in context.scratch.glob("pid-*"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(told.read_text()), 0)
+    wait_for_free_cpus(two_cpus, 2)
+
+
+def tell_and_hang(config: TrainingConfig, context: StageContext, ranks: Any) -> None:
+    ranks.wait()
+    (context.scratch / f"pid-{ranks.share.place}").write_text(str(os.getpid()))
+    time.sleep(60)
 
 
 def wait_for_free_cpus(cluster: RayCluster, count: int) -> None:

@@ -1,13 +1,16 @@
 """Which part of a Ray cluster each training process takes: without a Ray."""
 
 import os
+import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 from bessemer.errors import BessemerError
 from bessemer.training.parallel import interfaces
-from bessemer.training.parallel.ray_places import Node, Part, by_node, part_of_process
+from bessemer.training.parallel.ray_places import Node, Part, part_of_process, wait_for_end
 
 
 def cpu_nodes(*cpus: int) -> list[Node]:
@@ -72,9 +75,16 @@ def test_a_part_is_told_as_ray_and_as_people_have_it():
     assert [str(Part(1, 0)), str(Part(4, 1))] == ["1 CPU", "4 CPUs and a GPU"]
 
 
-def test_neighbouring_ranks_share_a_node():
-    assert by_node(["b", "a", "b", "c", "a"]) == [0, 2, 1, 4, 3]
-    assert by_node(["a"] * 3) == [0, 1, 2]
+def test_a_process_is_waited_for_until_it_is_gone_or_the_time_is_up():
+    started_s = time.monotonic()
+    wait_for_end(os.getpid(), 0.2)
+    assert time.monotonic() - started_s >= 0.2
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    ender = threading.Timer(0.1, child.communicate)
+    ender.start()
+    wait_for_end(child.pid, 60)
+    assert child.returncode is not None
+    ender.join()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")

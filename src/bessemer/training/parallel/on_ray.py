@@ -1,14 +1,16 @@
-"""Training stages on Ray: an actor for each process, on the cluster that curation uses.
+"""Training stages on Ray: Ray Train runs the processes, on the cluster that curation uses.
 
-A placement group holds room for all processes, or for none. It packs them: training talks more than anything
-else in a run, and least through the network where neighbours share a node. What the processes do is what
-local ones do, with as many threads: same layout, same bytes. A process that dies, hangs or is cut off is
-named, and all start again from the newest checkpoint, see `restarts`. No process is left when this returns.
+What the processes do is what local ones do, with as many threads: same layout, same bytes. A process that
+dies, hangs or is cut off is named, and all start again from the newest checkpoint, see `restarts`: each
+attempt is a run of Ray Train of its own, see `ray_attempt`. No process is left when this returns.
 """
 
+import importlib
+import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,29 +19,18 @@ from bessemer.errors import BessemerError
 from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.ray_cluster import RayCluster
 from bessemer.training.config import TrainingConfig
-from bessemer.training.parallel.endings import (
-    AGAIN,
-    GRACE_S,
-    Ending,
-    Failure,
-    ProcessesFailed,
-    cause,
-    ray_death_in_words,
-)
+from bessemer.training.parallel.endings import AGAIN, Ending, ProcessesFailed, cause, ray_death_in_words
 from bessemer.training.parallel.layout import cpu_threads_per_process
 from bessemer.training.parallel.message import packed
-from bessemer.training.parallel.ray_places import Node, Part, by_node, part_of_process
-from bessemer.training.parallel.ray_rank import END, Place, RayRank, Seat
+from bessemer.training.parallel.ray_attempt import SETTINGS, START_S, Outcome, RayAttempt
+from bessemer.training.parallel.ray_places import Node, Part, Place, part_of_process, wait_for_end
+from bessemer.training.parallel.ray_rank import NODE_GRACE_S, train_rank
 from bessemer.training.parallel.reporters import Shown
 from bessemer.training.parallel.restarts import with_restarts
 
 _LOOK_S, _PLACE_S = 3, 300
 """Whole seconds: how long others may take to make room, or a lost node to come back, before and after the
 user is told."""
-_START_S = 300.0
-"""How long actors may take to start: they import torch from a file system that may be slow."""
-_NODE_GRACE_S = 60.0
-"""Where connections broke: until Ray knows which node is gone (it asks each 5 times, 3 s apart and more)."""
 _END_S = 30.0
 """How long to wait until processes that were ended are gone."""
 _ASK_S = 0.5
@@ -54,19 +45,36 @@ def on_ray(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
     world_size = config.parallel.world_size
     address = context.on.partition(":")[2] or None
     with RayCluster(address, world_size * cpu_threads_per_process(world_size)) as cluster:
+        check_ray_train()
         nodes = [_node(each) for each in cluster.nodes()]
         part = part_of_process(nodes, _free_cpus(cluster, nodes), world_size)
         context.say(f"{world_size} processes on Ray, each with {part}")
-        with _room(cluster.ray, part, world_size) as room, _token(context.scratch) as token:
-            group = _Group(cluster.ray, room, part, config, context)
-            message = packed(work, config, context)
+        with _token(context.scratch) as token, _storage(context.scratch) as storage:
             shared = [str(path.resolve()) for path in (token, context.output, context.metrics_path.parent)]
+            told = {
+                "message": packed(work, config, context),
+                "shared": shared,
+                "num_threads": part.cpus,
+                "has_gpu": part.gpus > 0,
+            }
+            attempt = _Attempts(cluster.ray, part, config, context, told, str(storage.resolve()))
 
-            def attempt() -> Metrics:
-                _wait_for(room, part, world_size, cluster, context)
-                return group.train(message, shared)
+            def attempted() -> Metrics:
+                _wait_for_room(part, world_size, cluster, context)
+                return attempt.metrics()
 
-            return with_restarts(attempt, lambda: _newest_checkpoint(context), context.say)
+            return with_restarts(attempted, lambda: _newest_checkpoint(context), context.say)
+
+
+def check_ray_train() -> None:
+    """Raises BessemerError where there is a Ray without it."""
+    try:
+        importlib.import_module("ray.train.torch")
+    except ImportError as error:
+        raise BessemerError(
+            f"training with --on ray needs Ray Train, which cannot be imported ({error}): pip install "
+            "'bessemer[ray]' on every node"
+        ) from error
 
 
 def _node(told: dict[str, Any]) -> Node:
@@ -80,23 +88,17 @@ def _free_cpus(cluster: RayCluster, nodes: Sequence[Node]) -> int:
     return int(cluster.ray.available_resources().get("CPU", 0))
 
 
-@contextmanager
-def _room(ray: Any, part: Part, world_size: int) -> Iterator[Any]:
-    """A placement group, which stays over restarts; Ray makes up for nodes that it loses."""
-    room = ray.util.placement_group([part.bundle] * world_size, strategy="PACK")
+def _wait_for_room(part: Part, world_size: int, cluster: RayCluster, context: StageContext) -> None:
+    """Until Ray could hold all processes. Raises BessemerError when it cannot for a long time."""
+    room = cluster.ray.util.placement_group([part.bundle] * world_size, strategy="PACK")
     try:
-        yield room
-    finally:
-        ray.util.remove_placement_group(room)
-
-
-def _wait_for(room: Any, part: Part, world_size: int, cluster: RayCluster, context: StageContext) -> None:
-    """Until Ray holds the room free. Raises BessemerError when it does not for a long time."""
-    if room.wait(_LOOK_S):
-        return
-    context.say(f"waiting up to {_PLACE_S} s for room on the Ray cluster")
-    if room.wait(_PLACE_S):
-        return
+        if room.wait(_LOOK_S):
+            return
+        context.say(f"waiting up to {_PLACE_S} s for room on the Ray cluster")
+        if room.wait(_PLACE_S):
+            return
+    finally:  # Ray Train takes its own
+        cluster.ray.util.remove_placement_group(room)
     free = cluster.ray.available_resources()
     raise BessemerError(
         f"the Ray cluster has no room for {world_size} processes with {part} each: {free.get('CPU', 0):g} "
@@ -116,142 +118,123 @@ def _token(scratch: Path) -> Iterator[Path]:
         token.unlink(missing_ok=True)
 
 
+@contextmanager
+def _storage(scratch: Path) -> Iterator[Path]:
+    """A folder that Ray Train asks for; checkpoints and metrics are the stage's own."""
+    folder = scratch / "ray-train"
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _newest_checkpoint(context: StageContext) -> str | None:
     return max((path.name for path in (context.scratch / "checkpoints").glob("step-*")), default=None)
 
 
-class _Group:
-    """The actors of one attempt after another."""
+class _Attempts:
+    """One run of Ray Train after another."""
 
     def __init__(
-        self, ray: Any, room: Any, part: Part, config: TrainingConfig, context: StageContext
+        self,
+        ray: Any,
+        part: Part,
+        config: TrainingConfig,
+        context: StageContext,
+        told: dict[str, Any],
+        storage: str,
     ) -> None:
         self._ray = ray
-        self._room = room
         self._part = part
         self._parallel = config.parallel
         self._context = context
+        self._told = told
+        self._storage = storage
 
-    def train(self, message: bytes, shared: Sequence[str]) -> Metrics:
+    def metrics(self) -> Metrics:
         """One attempt. Raises ProcessesFailed, and what the work raises in a process."""
-        actors = [self._actor(number) for number in range(self._parallel.world_size)]
-        tasks: list[Any] = []
-        try:
-            try:
-                actors, places, port = self._gathered(actors, shared)
-            except self._ray.exceptions.RayActorError as error:
-                what = f"a training process {ray_death_in_words(str(error))} at its start"
-                raise ProcessesFailed(what, f"; {AGAIN}") from error
-            addresses = tuple(place.address for place in places)
-            for rank, actor in enumerate(actors):
-                tasks.append(actor.train.remote(message, Seat(rank, addresses, port, self._part.cpus)))
-            with Shown(self._context.reporter) as shown:
-                return self._watch(actors, tasks, places, shown)
-        finally:
-            for actor in actors:
-                self._ray.kill(actor)
-            # Those that come next write to the same folder.
-            if tasks:
-                self._ray.wait(tasks, num_returns=len(tasks), timeout=_END_S)
-
-    def _actor(self, number: int) -> Any:
-        ray, part = self._ray, self._part
-        at = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
-            self._room, placement_group_bundle_index=number
+        ray, world_size = self._ray, self._parallel.world_size
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=True
         )
-        options = {"num_cpus": part.cpus, "num_gpus": part.gpus, "max_restarts": 0, "max_concurrency": 2}
-        return ray.remote(RayRank).options(**options, scheduling_strategy=at).remote(part.gpus > 0)
-
-    def _gathered(self, actors: Sequence[Any], shared: Sequence[str]) -> tuple[list[Any], list[Place], int]:
-        """Actors by rank, where they run, and the port of the first one's store."""
-        found = self._all([actor.place.remote() for actor in actors])
-        order = by_node([place.address for place in found])
-        actors, places = [actors[number] for number in order], [found[number] for number in order]
-        unseen = self._all([actor.unseen.remote(shared) for actor in actors])
-        for place, paths in zip(places, unseen, strict=True):
-            if paths:
-                raise BessemerError(
-                    f"node {place.hostname} does not see the run folder as this machine does: there, "
-                    f"{Path(paths[0]).parent} is missing, another, or may not be written. Keep runs on a "
-                    "file system that every node mounts at the same path (--runs-folder)"
-                )
-        world_size, timeout_s = self._parallel.world_size, self._parallel.timeout_s
-        (port,) = self._all([actors[0].listen.remote(places[0].address, world_size, timeout_s)])
-        return actors, places, port
-
-    def _all(self, handles: Sequence[Any]) -> list[Any]:
+        actor = (
+            ray.remote(RayAttempt)
+            .options(num_cpus=0, scheduling_strategy=here, runtime_env={"env_vars": SETTINGS})
+            .remote()
+        )
+        places: dict[int, Place] = {}
+        task = actor.fit.remote(train_rank, self._told, self._part, world_size, self._storage)
         try:
-            return self._ray.get(list(handles), timeout=_START_S)
-        except self._ray.exceptions.GetTimeoutError as error:
-            what = f"the training processes did not start on Ray within {_START_S:g} s"
-            raise ProcessesFailed(what, f"; {AGAIN}") from error
+            outcome = self._watched(actor, task, places)
+        finally:
+            with suppress(ray.exceptions.RayError):
+                actor.stop.remote()  # an attempt that is over does not mind
+                ray.wait([task], timeout=_END_S)
+                places.update(ray.get(actor.places.remote(), timeout=_ASK_S))
+            ray.kill(actor)
+            self._wait_until_gone(places.values())
+        return self._metrics_of(outcome, places)
 
-    def _watch(
-        self, actors: Sequence[Any], tasks: Sequence[Any], places: Sequence[Place], shown: Shown
-    ) -> Metrics:
-        """Until all have ended well; the first one's metrics. Raises for those that have not."""
-        endings = [Ending(place=str(place)) for place in places]
-        results: dict[int, Any] = {}
-        ranks = {task: rank for rank, task in enumerate(tasks)}
-        news: Any = actors[0].news.remote()
-        failed_s: float | None = None
-        while ranks or news is not None:
-            left_s = None if failed_s is None else failed_s + _grace_s(endings) - time.monotonic()
-            if left_s is not None and left_s <= 0:
-                break
-            waited_for = [*ranks, *([news] if news is not None else [])]
-            for handle in self._ray.wait(waited_for, num_returns=1, timeout=left_s)[0]:
-                if handle == news:
-                    news = self._next_news(actors[0], handle, shown)
-                    continue
-                rank = ranks.pop(handle)
-                results[rank], endings[rank] = self._ended(handle, actors[rank], places[rank])
-            if failed_s is None and any(ending.has_failed for ending in endings):
-                failed_s = time.monotonic()
-        if failed_s is not None:
-            raise cause(endings, self._parallel.timeout_s)
-        return results[0]
+    def _watched(self, actor: Any, task: Any, places: dict[int, Place]) -> Outcome:
+        """Show what the first process tells until the attempt is over."""
+        ray, world_size = self._ray, self._parallel.world_size
+        deadline_s = time.monotonic() + 2 * START_S  # for room, and for the processes
+        with Shown(self._context.reporter) as shown:
+            is_over = False
+            while not is_over:
+                try:
+                    is_over = bool(ray.wait([task], timeout=0)[0])
+                    for message in ray.get(actor.news.remote()):
+                        shown.take(message)
+                    if len(places) < world_size:
+                        places.update(ray.get(actor.places.remote()))
+                except ray.exceptions.RayActorError as error:
+                    what = f"what runs Ray Train on this machine {ray_death_in_words(str(error))}"
+                    raise ProcessesFailed(what, f"; {AGAIN}") from error
+                if len(places) < world_size and not is_over and time.monotonic() > deadline_s:
+                    what = f"the training processes did not start on Ray within {2 * START_S} s"
+                    raise ProcessesFailed(what, f"; {AGAIN}")
+        return ray.get(task)
 
-    def _next_news(self, first: Any, handle: Any, shown: Shown) -> Any:
-        """Show the news; where the next are to come from, None after the last."""
-        try:
-            messages = self._ray.get(handle)
-        except self._ray.exceptions.RayError:  # it died, as the task of its training tells
-            return None
-        for message in messages:
-            if message == END:
-                return None
-            shown.take(message)
-        return first.news.remote()
+    def _metrics_of(self, outcome: Outcome, places: Mapping[int, Place]) -> Metrics:
+        if outcome.metrics is not None:
+            return outcome.metrics
+        world_size = self._parallel.world_size
+        endings = [outcome.endings.get(rank, Ending()) for rank in range(world_size)]
+        for rank in outcome.is_unsure:
+            endings[rank] = replace(endings[rank], death=self._death(places.get(rank), endings[rank]))
+        if any(ending.has_failed for ending in endings):
+            named = [replace(ending, place=str(places.get(rank, ""))) for rank, ending in enumerate(endings)]
+            raise cause(named, self._parallel.timeout_s)
+        raise ProcessesFailed(f"Ray Train gave up ({outcome.trouble})", f"; {AGAIN}")
 
-    def _ended(self, task: Any, actor: Any, place: Place) -> tuple[Any, Ending]:
-        exceptions, result, death = self._ray.exceptions, None, None
-        try:
-            result = self._ray.get(task)
-        except exceptions.ActorUnavailableError as error:
-            death = self._death_of_unavailable(actor, error)
-        except exceptions.RayError as error:
-            death = ray_death_in_words(str(error))
-        failure = result if isinstance(result, Failure) else None
-        return result, Ending(is_over=True, failure=failure, death=death, place=str(place))
-
-    def _death_of_unavailable(self, actor: Any, error: Exception) -> str:
+    def _death(self, place: Place | None, ending: Ending) -> str | None:
         """A connection breaks some time before Ray knows that it has lost the node: until then it would place
         the next process there, too."""
-        exceptions, deadline_s = self._ray.exceptions, time.monotonic() + _NODE_GRACE_S
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            try:
-                self._ray.get(actor.place.remote(), timeout=left_s)
-                break
-            except (exceptions.ActorUnavailableError, exceptions.GetTimeoutError):
-                time.sleep(_ASK_S)
-            except exceptions.RayActorError as later:
-                return ray_death_in_words(str(later))
-        return ray_death_in_words(str(error))
+        deadline_s = time.monotonic() + NODE_GRACE_S
+        while place is not None and time.monotonic() < deadline_s:
+            if place.node_id not in self._nodes_alive():
+                return "was lost with its node"
+            time.sleep(_ASK_S)
+        return ending.death
 
+    def _nodes_alive(self) -> set[str]:
+        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
-def _grace_s(endings: Sequence[Ending]) -> float:
-    """How long to wait for the others after one has failed."""
-    failures = [ending.failure for ending in endings if ending.failure is not None]
-    is_cut_off = all(failure.kind == "lost" for failure in failures)
-    return _NODE_GRACE_S if is_cut_off and not any(ending.death for ending in endings) else GRACE_S
+    def _wait_until_gone(self, places: Iterable[Place]) -> None:
+        """Ray ends processes in its own time; those that come next write to the same folder."""
+        ray, alive, here = self._ray, self._nodes_alive(), self._ray.get_runtime_context().get_node_id()
+        pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        tasks = [
+            ray.remote(num_cpus=0)(wait_for_end)
+            .options(scheduling_strategy=pinned(place.node_id, soft=False), max_retries=0)
+            .remote(place.pid, _END_S)
+            for place in places
+            if place.node_id in alive - {here}
+        ]
+        for place in places:
+            if place.node_id == here:
+                wait_for_end(place.pid, _END_S)
+        if tasks:
+            ray.wait(tasks, num_returns=len(tasks), timeout=_END_S)

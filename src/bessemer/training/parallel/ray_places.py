@@ -1,6 +1,9 @@
-"""Which part of a Ray cluster each training process takes, and who is its neighbour: pure functions."""
+"""Which part of a Ray cluster each training process takes, and where it is: no Ray needed."""
 
+import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bessemer.errors import BessemerError
@@ -29,6 +32,21 @@ class Part:
 
     def __str__(self) -> str:
         return f"{self.cpus} CPU{'s' * (self.cpus > 1)}" + (" and a GPU" if self.gpus else "")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process runs."""
+
+    address: str
+    """IP address of its machine, as Ray knows it."""
+    hostname: str
+    pid: int
+    node_id: str
+    """Ray's name of the node."""
+
+    def __str__(self) -> str:
+        return f"{self.hostname}, pid {self.pid}"
 
 
 def part_of_process(nodes: Sequence[Node], free_cpus: int, world_size: int) -> Part:
@@ -73,8 +91,10 @@ def _listed(nodes: Sequence[Node], what: str) -> str:
     return ", ".join(f"{node.name}: {getattr(node, what)}" for node in nodes)
 
 
-def by_node(places: Sequence[str]) -> list[int]:
-    """Which of several places becomes each rank: those of one node follow one another, for neighbouring
-    ranks talk the most (see `layout`). `places` are nodes; the first one's first stays the first."""
-    first = {node: number for number, node in reversed(list(enumerate(places)))}
-    return sorted(range(len(places)), key=lambda number: (first[places[number]], number))
+def wait_for_end(pid: int, timeout_s: float) -> None:
+    """Until no process of this machine has this number."""
+    deadline_s = time.monotonic() + timeout_s
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline_s:
+            os.kill(pid, 0)
+            time.sleep(0.05)

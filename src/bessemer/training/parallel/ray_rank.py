@@ -1,14 +1,15 @@
-"""What one training process does on Ray: an actor that works in one thread, and tells news in another."""
+"""What one training process does on Ray: the function that Ray Train calls in each."""
 
 import importlib
 import os
 import queue
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,125 +18,129 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
+from bessemer.errors import BessemerError
 from bessemer.runner.context import Metrics
-from bessemer.training.parallel.endings import Failure, failure_of
+from bessemer.training.parallel.endings import AGAIN, GRACE_S, failure_of
 from bessemer.training.parallel.interfaces import prefer_interface_of, prefer_loopback
 from bessemer.training.parallel.message import unpacked
 from bessemer.training.parallel.process import context_of_rank, join, leave_groups, pick_device
+from bessemer.training.parallel.ray_places import Place
 from bessemer.training.parallel.reporters import Message, SentReporter
 
-END: Message = ("end",)
-"""The last of the news."""
-_WAIT_S = 1.0
-"""How long a question for news waits for some."""
+NODE_GRACE_S = 60.0
+"""Where connections broke: until Ray knows which node is gone (it asks each 5 times, 3 s apart and more)."""
 _GATHER_S = 0.1
-"""News of that time come together: a hundred steps a second are no reason for as many messages."""
+"""News of that time go together: a hundred steps a second are no reason for as many messages."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where an actor runs."""
+def train_rank(told: dict[str, Any]) -> None:
+    """Do the stage's work with the others.
 
-    address: str
-    """IP address of its machine, as Ray knows it."""
-    hostname: str
-    pid: int
+    `told`: `message`, see `message`; `num_threads` and `has_gpu` of this process; `shared`, the paths that it
+    must see; `attempt`, the actor that hears how it goes. Raises when it fails, so that Ray Train ends all.
+    """
+    ray, context = importlib.import_module("ray"), importlib.import_module("ray.train").get_context()
+    attempt, rank = told["attempt"], context.get_world_rank()
+    here = ray.util.get_node_ip_address()
+    place = Place(here, socket.gethostname(), os.getpid(), ray.get_runtime_context().get_node_id())
+    ray.get(attempt.started.remote(rank, place))
+    threading.Thread(target=_end_when_stopped, args=(attempt,), daemon=True).start()
+    if not told["has_gpu"]:
+        # Ray leaves GPUs that it was told not to count in sight of its workers.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    torch.set_num_threads(told["num_threads"])
+    news = _News(lambda messages: ray.get(attempt.tell.remote(messages)))
+    try:
+        _check_seen(told["shared"], place)
+        metrics = _train(told["message"], place, context, news)
+    except BaseException as error:  # whatever it is, the command weighs it against the others' ends
+        failure = failure_of(error)
+        news.end()
+        patience_s = NODE_GRACE_S if failure.kind == "lost" else GRACE_S
+        ray.get(attempt.failed.remote(rank, failure, patience_s))
+        raise RuntimeError("this process failed, as it has told the command") from error
+    news.end()
+    ray.get(attempt.ended.remote(rank, metrics if rank == 0 else None))
 
-    def __str__(self) -> str:
-        return f"{self.hostname}, pid {self.pid}"
+
+def _end_when_stopped(attempt: Any) -> None:
+    ray = importlib.import_module("ray")
+    with suppress(ray.exceptions.RayError):  # it is gone, and whoever asked for the work, too
+        ray.get(attempt.stopped.remote())
+    os._exit(1)
 
 
-@dataclass(frozen=True)
-class Seat:
-    """One process's part in a group."""
-
-    rank: int
-    addresses: tuple[str, ...]
-    """Of the machines of all processes, by rank."""
-    port: int
-    """Where the first process's store listens."""
-    num_threads: int
-
-    @property
-    def num_here(self) -> int:
-        """Processes on the same machine."""
-        return self.addresses.count(self.addresses[self.rank])
+def _check_seen(paths: Sequence[str], place: Place) -> None:
+    for path in paths:
+        if not os.access(path, os.W_OK):
+            raise BessemerError(
+                f"node {place.hostname} does not see the run folder as the command's machine does: there, "
+                f"{Path(path).parent} is missing, another, or may not be written. Keep runs on a file system "
+                f"that every node mounts at the same path (--runs-folder); then {AGAIN}"
+            )
 
 
-class RayRank:
-    """Takes two calls at a time: `train`, and `news` beside it."""
+def _train(message: bytes, place: Place, told: Any, news: "_News") -> Metrics:
+    rank, world_size = told.get_world_rank(), told.get_world_size()
+    os.environ["LOCAL_WORLD_SIZE"] = str(told.get_local_world_size())
+    if told.get_local_world_size() == world_size:
+        prefer_loopback()
+    else:
+        prefer_interface_of(place.address)
+    work, config, context = unpacked(message)
+    device_type = pick_device(0, 1)  # Ray shows each process its own GPU alone
+    timeout = timedelta(seconds=config.parallel.timeout_s)
+    dist.init_process_group(
+        "nccl" if device_type == "cuda" else "gloo",
+        store=PrefixStore("group", _store(rank, world_size, place.address, timeout)),
+        rank=rank,
+        world_size=world_size,
+        timeout=timeout,
+    )
+    with tempfile.TemporaryDirectory(prefix="bessemer-rank-") as folder:
+        own = context_of_rank(context, rank, Path(folder))
+        reporter = SentReporter(news.put) if rank == 0 else context.reporter
+        metrics = join(work, config, replace(own, reporter=reporter), device_type)
+    leave_groups()
+    return metrics
 
-    def __init__(self, has_gpu: bool) -> None:
-        if not has_gpu:
-            # Ray leaves GPUs that it was told not to count in sight of its workers.
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._news: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._store: Any = None
 
-    def place(self) -> Place:
-        address = importlib.import_module("ray").util.get_node_ip_address()
-        return Place(address, socket.gethostname(), os.getpid())
-
-    def unseen(self, paths: Sequence[str]) -> list[str]:
-        """Those that are not there, or may not be written."""
-        return [path for path in paths if not os.access(path, os.W_OK)]
-
-    def listen(self, address: str, world_size: int, timeout_s: float) -> int:
-        """Open the store through which the processes find one another; its port. For the first process."""
+def _store(rank: int, world_size: int, address: str, timeout: timedelta) -> TCPStore:
+    """Through which the processes find one another: the first one's, whose address Ray Train passes on."""
+    own, where = None, None
+    if rank == 0:
         # Port 0: the system picks one that is free, and nobody can take it in between.
-        self._store = TCPStore(
-            address,
-            0,
-            world_size,
-            is_master=True,
-            timeout=timedelta(seconds=timeout_s),
-            wait_for_workers=False,
-        )
-        return self._store.port
+        own = TCPStore(address, 0, world_size, is_master=True, timeout=timeout, wait_for_workers=False)
+        where = (address, own.port)
+    first, port = importlib.import_module("ray.train.collective").broadcast_from_rank_zero(where)
+    return own or TCPStore(first, port, world_size, timeout=timeout)
 
-    def train(self, message: bytes, seat: Seat) -> Metrics | Failure:
-        """Do the stage's work with the others."""
-        try:
-            return self._train(message, seat)
-        except BaseException as error:  # whatever it is, the driver weighs it against the others' ends
-            return failure_of(error)
-        finally:
-            self._news.put(END)
 
-    def news(self) -> list[Message]:
-        """What the process has said and shown since it was last asked; waits a while for the first."""
-        try:
-            found = [self._news.get(timeout=_WAIT_S)]
-        except queue.Empty:
-            return []
-        time.sleep(_GATHER_S)
-        with suppress(queue.Empty):
-            while True:
-                found.append(self._news.get_nowait())
-        return found
+class _News:
+    """Messages on their way to the command: gathered, and sent by a thread so that no step waits."""
 
-    def _train(self, message: bytes, seat: Seat) -> Metrics:
-        os.environ["LOCAL_WORLD_SIZE"] = str(seat.num_here)
-        torch.set_num_threads(seat.num_threads)
-        world_size, here = len(seat.addresses), seat.addresses[seat.rank]
-        if seat.num_here == world_size:
-            prefer_loopback()
-        else:
-            prefer_interface_of(here)
-        work, config, context = unpacked(message)
-        device_type = pick_device(0, 1)  # Ray shows each process its own GPU alone
-        timeout = timedelta(seconds=config.parallel.timeout_s)
-        store = self._store or TCPStore(seat.addresses[0], seat.port, world_size, timeout=timeout)
-        dist.init_process_group(
-            "nccl" if device_type == "cuda" else "gloo",
-            store=PrefixStore("group", store),
-            rank=seat.rank,
-            world_size=world_size,
-            timeout=timeout,
-        )
-        with tempfile.TemporaryDirectory(prefix="bessemer-rank-") as folder:
-            own = context_of_rank(context, seat.rank, Path(folder))
-            reporter = SentReporter(self._news.put) if seat.rank == 0 else context.reporter
-            metrics = join(work, config, replace(own, reporter=reporter), device_type)
-        leave_groups()
-        return metrics
+    def __init__(self, send: Any) -> None:
+        self._send = send
+        self._waiting: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def put(self, message: Message) -> None:
+        self._waiting.put(message)
+
+    def end(self) -> None:
+        """Send the last ones."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        is_over = False
+        while not is_over:
+            found = [self._waiting.get()]
+            time.sleep(_GATHER_S if found[0] is not None else 0)
+            with suppress(queue.Empty):
+                while True:
+                    found.append(self._waiting.get_nowait())
+            is_over = found[-1] is None
+            if messages := [message for message in found if message is not None]:
+                self._send(messages)
