@@ -3,6 +3,8 @@
 import atexit
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,14 @@ from bessemer.runner.identity import identify
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.launch import on_ranks
 from bessemer.training.parallel.layout import ParallelConfig, build_layout
-from bessemer.training.parallel.process import check_agreement, config_facts, join, leave_groups
+from bessemer.training.parallel.process import (
+    check_agreement,
+    config_facts,
+    context_of_rank,
+    join,
+    leave_groups,
+    ranks_folder,
+)
 from bessemer.training.parallel.together import Together
 from bessemer.training.pretrain import PretrainConfig
 from stage_helpers import said, stage_context
@@ -57,6 +66,44 @@ def err(config, context, ranks):
     if not ranks.is_main:
         raise KeyError("the missing key")
     ranks.wait()
+
+
+def kill_the_run(config, context, ranks):
+    ranks.wait()
+    if not ranks.is_main:
+        os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def run_and_be_killed(folder: str) -> None:
+    on_ranks(kill_the_run, TWO, stage_context(Path(folder)))
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_nothing_but_what_its_next_start_removes(tmp_path):
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    temporary.mkdir()
+    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    paths = [*here, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(paths)}
+    code = f"import test_launch; test_launch.run_and_be_killed({str(work)!r})"
+    found = subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=False)
+    assert found.returncode == -signal.SIGKILL
+    assert not list(temporary.glob("*bessemer*"))
+    assert (work / "scratch" / "ranks" / "rank-1" / "output").is_dir()
+    context = stage_context(work)
+    assert on_ranks(speak, TWO, context) == {"sum": 3.0}
+    assert not list(context.scratch.iterdir())
+
+
+def test_what_a_process_keeps_to_itself_is_empty_at_its_start(tmp_path):
+    context = stage_context(tmp_path)
+    for _ in range(2):
+        own = context_of_rank(context, 1, ranks_folder(context))
+        assert not list(own.output.iterdir())
+        assert not own.metrics_path.exists()
+        (own.output / "left").touch()
+        own.metrics_path.touch()
 
 
 def abort_at_the_end(config, context, ranks):

@@ -9,13 +9,11 @@ processes, the first runs the recipe anew, from its newest checkpoint.
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 from uuid import uuid4
 
@@ -31,7 +29,15 @@ from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.endings import GRACE_S, Failure, failure_of
 from bessemer.training.parallel.layout import listed
 from bessemer.training.parallel.message import packed, unpacked
-from bessemer.training.parallel.process import config_facts, context_of_rank, join, leave_groups, pick_device
+from bessemer.training.parallel.process import (
+    config_facts,
+    context_of_rank,
+    join,
+    leave_groups,
+    pick_device,
+    ranks_folder,
+)
+from bessemer.training.parallel.ranks import Ranks
 
 _ARRIVALS, _COUNTER, _DONE = "bessemer/arrivals", "stages", b"done"
 _POLL_S = 0.05
@@ -67,17 +73,14 @@ def serve(recipe: Recipe | None = None) -> None:
     `recipe` is what this process was told to run: where it says anything else of a stage than the first one's
     does, that stage is refused.
     """
-    store, rank = _store_of_round(), int(os.environ["RANK"])
-    number = 1
+    store, number = _store_of_round(), 1
     while True:
         store.wait([_key(number)], _PATIENCE)
         message = store.get(_key(number))
         if message == _DONE:
             return
         work, config, context = unpacked(message)
-        with tempfile.TemporaryDirectory(prefix="bessemer-rank-") as folder:
-            own = replace(context_of_rank(context, rank, Path(folder)), reporter=context.reporter)
-            _stage(store, number, work, config, own, _given(recipe, context.stage))
+        _stage(store, number, work, config, context, _given(recipe, context.stage))
         number += 1
 
 
@@ -112,11 +115,18 @@ def _stage(
         timeout=timedelta(seconds=config.parallel.timeout_s),
     )
     try:
-        metrics = join(work, config, context, device_type, given)
+        metrics = join(partial(_in_own_folder, work), config, context, device_type, given)
     except Exception as error:
         raise _told(error, store, number, config.parallel.timeout_s) from error
     leave_groups()
     return metrics
+
+
+def _in_own_folder(work: Any, config: TrainingConfig, context: StageContext, ranks: Ranks) -> Metrics:
+    """The work, with what this process keeps to itself beside the others' in the scratch that all see."""
+    ranks.check_shared(context.scratch)  # a machine that does not see it must not be given a folder like it
+    own = context_of_rank(context, int(os.environ["RANK"]), ranks_folder(context))
+    return work(config, replace(own, reporter=context.reporter), ranks)
 
 
 def _told(error: Exception, store: Any, number: int, timeout_s: float) -> BaseException:
