@@ -4,7 +4,8 @@
 
 Through torchrun's store the first process hands each stage with `parallel` to the others. A stage without
 it is done by the first alone. The run folder must be one that all machines see. When torchrun restarts the
-processes, the first runs the recipe anew, from its newest checkpoint.
+processes, the first runs the recipe anew, from its newest checkpoint, unless the attempt before ended for a
+cause that another would meet again (`told_once`).
 """
 
 import json
@@ -21,7 +22,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from bessemer.errors import BessemerError
+from bessemer.errors import BessemerError, ConfigError
 from bessemer.recipe import Recipe
 from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.identity import stage_seed
@@ -38,6 +39,7 @@ from bessemer.training.parallel.process import (
     ranks_folder,
 )
 from bessemer.training.parallel.ranks import Ranks
+from bessemer.training.parallel.told_once import remember_refusal
 
 _ARRIVALS, _COUNTER, _DONE = "bessemer/arrivals", "stages", b"done"
 _POLL_S = 0.05
@@ -57,7 +59,7 @@ def lead(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
     _, rank, world_size = _joined()
     assert rank == 0, "the others serve"
     if config.parallel.world_size != world_size:
-        raise BessemerError(
+        raise ConfigError(
             f"stage {context.stage!r} asks for {config.parallel.world_size} processes, and torchrun has "
             f"started {world_size}: make the product of `parallel` that number"
         )
@@ -149,6 +151,8 @@ def _told(error: Exception, store: Any, number: int, timeout_s: float) -> BaseEx
     told = ending_of(rank, world_size, failures, error, timeout_s)
     if isinstance(told, SystemExit):
         time.sleep(2 * GRACE_S)
+    elif failure.kind == "mendable":
+        remember_refusal(str(told))
     return told
 
 
