@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bessemer.errors import BessemerError, ConfigError
+from bessemer.errors import BessemerError, ConfigError, RaisedElsewhere
 from bessemer.recipe import load_recipe
 from bessemer.runner.executors import LOCAL, check_place
 from bessemer.runner.layout import RunFolder
@@ -294,13 +294,17 @@ def doctor(
 
 
 def main() -> None:
-    """Entry point: faults that the user can mend become a message on stderr, without a traceback."""
+    """Entry point: faults that the user can mend become a message on stderr, without a traceback; those of
+    other processes have their own in the message."""
     try:
         with _told_once():
             app()
     except BessemerError as error:
         typer.echo(f"bessemer: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except RaisedElsewhere as error:
+        typer.echo(f"bessemer: {str(error).rstrip()}", err=True)
+        sys.exit(1)
 
 
 def _told_once() -> AbstractContextManager[None]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from parallel_helpers import run_ranks
 
-from bessemer.errors import BessemerError
+from bessemer import cli
+from bessemer.errors import BessemerError, RaisedElsewhere
 from bessemer.recipe import StagePlan
 from bessemer.runner.identity import identify
 from bessemer.training.config import TrainingConfig
@@ -153,7 +154,7 @@ def test_the_first_process_speaks_writes_and_gives_the_metrics(tmp_path):
             r"process 1 of 2 hangs: the others waited for it for parallel\.timeout_s = 4 s",
         ),
         (refuse, BessemerError, "^training process 1 of 2: lower the flame$"),
-        (err, RuntimeError, r"(?s)process 1 of 2 raised.*the missing key"),
+        (err, RaisedElsewhere, r"(?s)process 1 of 2 raised.*the missing key"),
     ],
 )
 def test_the_process_at_fault_is_named_and_the_others_end(tmp_path, work, error, message):
@@ -161,6 +162,19 @@ def test_the_process_at_fault_is_named_and_the_others_end(tmp_path, work, error,
     with pytest.raises(error, match=message):
         on_ranks(work, TWO, stage_context(tmp_path))
     assert time.monotonic() - started_s < 60
+
+
+@pytest.mark.slow
+def test_the_command_line_shows_the_traceback_of_the_process_that_raised_and_no_other(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(cli, "app", lambda: on_ranks(err, TWO, stage_context(tmp_path)))
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    told = capsys.readouterr().err
+    assert told.startswith("bessemer: training process 1 of 2 raised\nTraceback (most recent call last):\n")
+    assert told.count("Traceback") == 1
+    assert told.endswith("KeyError: 'the missing key'\n")
 
 
 def test_one_process_works_here_and_starts_none(tmp_path):
