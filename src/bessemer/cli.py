@@ -6,12 +6,13 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or config.
 import json
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bessemer.errors import BessemerError, ConfigError
+from bessemer.errors import BessemerError, ConfigError, RaisedElsewhere
 from bessemer.recipe import load_recipe
 from bessemer.runner.executors import LOCAL, check_place
 from bessemer.runner.layout import RunFolder
@@ -293,12 +294,24 @@ def doctor(
 
 
 def main() -> None:
-    """Entry point: faults that the user can mend become a message on stderr, without a traceback."""
+    """Entry point: faults that the user can mend become a message on stderr, without a traceback; those of
+    other processes have their own in the message."""
     try:
-        app()
+        with _told_once():
+            app()
     except BessemerError as error:
         typer.echo(f"bessemer: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except RaisedElsewhere as error:
+        typer.echo(f"bessemer: {str(error).rstrip()}", err=True)
+        sys.exit(1)
+
+
+def _told_once() -> AbstractContextManager[None]:
+    """Under torchrun: an error that all processes meet is told by one, and once for all restarts."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return nullcontext()
+    return imported("bessemer.training.parallel.told_once:told_once")()
 
 
 def _documents(run: str, runs_folder: Path) -> Path:

@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from bessemer.runner.progress import data_size
 from bessemer.runner.versions import NOT_INSTALLED, bessemer_version, version_tuple
@@ -36,9 +36,12 @@ class Check:
     mend: str = ""
     """What to do about it; empty when nothing is wrong."""
 
+    name_width: ClassVar[int] = 0
+    """Of the column that names have in a list of checks of one kind."""
+
     def __str__(self) -> str:
         mend = f"\n      → {self.mend}" if self.mend else ""
-        return f"{self.outcome:4}  {self.name}: {self.detail}{mend}"
+        return f"{self.outcome:4}  {self.name + ':':{self.name_width}} {self.detail}{mend}"
 
     def to_json(self) -> dict[str, str]:
         return asdict(self)

@@ -9,10 +9,12 @@ import torch
 
 from bessemer.doctor import Check
 from bessemer.errors import BessemerError
-from bessemer.runner.context import Reporter
+from bessemer.runner.context import Progress, Reporter
 from bessemer.runner.executors import LOCAL
+from bessemer.runner.progress import TeeReporter
 from bessemer.training.parallel import torchrun
-from bessemer.training.parallel.equivalence import HEADING, Comparison, compare_layouts
+from bessemer.training.parallel.equivalence import Comparison, compare_layouts
+from bessemer.training.parallel.reporters import Silent, SilentProgress
 
 _COUNTS = (2, 4)
 """Processes by default: 4 are the fewest for layouts of two ways."""
@@ -21,7 +23,7 @@ _COUNTS = (2, 4)
 def examine_parallel(
     processes: int | None, reporter: Reporter, on: str = LOCAL, runs_folder: Path = Path("runs")
 ) -> list[Check]:
-    """One check for each layout; a table of them is said line by line, as they are done.
+    """One check for each layout; which one is at work is shown meanwhile.
 
     `processes`: default 2 and 4, or those that torchrun has started. They have a GPU each where there are as
     many, else they share the CPU. On a Ray cluster (`on`) they meet in the runs folder, which all nodes see,
@@ -44,22 +46,48 @@ def _examine(count: int, reporter: Reporter, on: str, runs_folder: Path) -> list
     if on != LOCAL:
         folder = runs_folder
         folder.mkdir(parents=True, exist_ok=True)
+    noted = _Noted()
     try:
         with _hidden_gpus(is_needed=is_here and count > torch.cuda.device_count() > 0):
-            reporter.say(HEADING)
-            return [_check(row) for row in compare_layouts(count, reporter, on, folder)]
+            rows = compare_layouts(count, TeeReporter(reporter, noted), on, folder)
     except (BessemerError, RuntimeError) as error:
-        mend = "the layouts above it are sound; run it again, and look for what this machine's processes lack"
+        at = f" in the layout {noted.now}" if noted.now else ""
+        mend = f"it ended{at}: run it again, and look for what this machine's processes lack"
         return [Check(f"parallel, {count} processes", "fail", str(error).strip(), mend)]
+    return [_check(row) for row in rows]
+
+
+class LayoutCheck(Check):
+    """A line of the table of layouts."""
+
+    name_width = 56
+
+
+class _Noted(Silent):
+    """Keeps which layout was last at work."""
+
+    def __init__(self) -> None:
+        self.now = ""
+
+    def progress(self, description: str, total: float | None, unit: str) -> Progress:
+        return _NotedProgress(self)
+
+
+class _NotedProgress(SilentProgress):
+    def __init__(self, noted: _Noted) -> None:
+        self._noted = noted
+
+    def set(self, completed: float, **shown: object) -> None:
+        self._noted.now = str(shown.get("now", ""))
 
 
 def _check(row: Comparison) -> Check:
     name = f"parallel, {row.processes} processes: {row.layout}, {row.model}"
     detail = f"loss {row.loss:.1e}, gradients {row.gradients:.1e}, own {row.own:.1e}, {row.seconds:.2f} s"
     if row.is_equal:
-        return Check(name, "ok", detail)
+        return LayoutCheck(name, "ok", detail)
     mend = "this layout computes other numbers here: train with another, and report it with your versions"
-    return Check(name, "fail", detail, mend)
+    return LayoutCheck(name, "fail", detail, mend)
 
 
 @contextmanager

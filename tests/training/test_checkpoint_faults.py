@@ -16,10 +16,19 @@ from training_helpers import Reports, new_model, plan, run, weights
 from bessemer.errors import BessemerError
 from bessemer.objectives.base import LossSum
 from bessemer.objectives.language_modeling import LanguageModeling
+from bessemer.runner.files import sha256_of
 from bessemer.training import saved_state
-from bessemer.training.checkpoint import MEMORY, MODEL_FOLDER, Checkpoints, Milestones, is_sound
+from bessemer.training.checkpoint import (
+    CHECKSUMS,
+    MEMORY,
+    MODEL_FOLDER,
+    Checkpoints,
+    Milestones,
+    is_sound,
+)
 from bessemer.training.loop import fit
 from bessemer.training.optimizers import OptimizerConfig, Optimizers
+from bessemer.training.quantized import Quantized
 from bessemer.training.snapshot import Snapshot
 
 
@@ -233,3 +242,57 @@ def test_a_milestone_that_met_a_full_disk_is_kept_with_the_next_checkpoint(tmp_p
     checkpoints = checkpoints_with_folder(tmp_path / "c", Milestones(tmp_path / "m", every=4))
     fit(new_model(), plan(9, checkpoint_every=2), checkpoints, Reports())
     assert names(tmp_path / "m") == ["step-00000006", "step-00000008"]
+
+
+def renamed_quantities(state):
+    """8-bit state as the first format had it."""
+    return {
+        kind: {
+            name: {
+                key: value
+                for quantity, held in quantities.items()
+                for key, value in (
+                    ((f"{quantity}_codes", held.codes), (f"{quantity}_scales", held.scales))
+                    if isinstance(held, Quantized)
+                    else ((quantity, held),)
+                )
+            }
+            for name, quantities in of_kind.items()
+        }
+        for kind, of_kind in state.items()
+    }
+
+
+def set_notes(folder, change):
+    """Change what a checkpoint notes beside its tensors, checksum included."""
+    notes, checksums = folder / MEMORY, folder / CHECKSUMS
+    notes.write_text(json.dumps(change(json.loads(notes.read_text()))))
+    checksums.write_text(json.dumps(json.loads(checksums.read_text()) | {MEMORY: sha256_of(notes)}))
+
+
+def test_a_checkpoint_of_another_format_is_refused_with_its_folder_and_what_to_do(tmp_path, monkeypatch):
+    settings = plan(5, checkpoint_every=2, optimizer=OptimizerConfig(kind="adamw", state_bits=8))
+    state = Optimizers.state
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Optimizers, "state", lambda self: renamed_quantities(state(self)))
+        run(new_model(), settings, tmp_path)
+    newest = tmp_path / "step-00000004"
+    set_notes(newest, lambda notes: {name: value for name, value in notes.items() if name != "format"})
+    message = (
+        rf"checkpoint {newest} has format 1, .*, which reads 2 and lacks \d+ tensors, such as "
+        r"optimizers\.adamw_8bit\.blocks.0.*exp_avg: finish the stage with the version that began it, or start"
+    )
+    with pytest.raises(BessemerError, match=message):
+        run(new_model(), settings, tmp_path)
+
+
+def test_a_checkpoint_without_a_format_that_holds_all_tensors_is_read_and_one_of_later_is_not(tmp_path):
+    settings = plan(5, checkpoint_every=2)
+    run(new_model(), settings, tmp_path)
+    newest = tmp_path / "step-00000004"
+    set_notes(newest, lambda notes: {name: value for name, value in notes.items() if name != "format"})
+    result, _ = run(new_model(), settings, tmp_path)
+    assert result.first_step == 4
+    set_notes(newest, lambda notes: notes | {"format": 3})
+    with pytest.raises(BessemerError, match="has format 3, of another version of Bessemer"):
+        run(new_model(), settings, tmp_path)

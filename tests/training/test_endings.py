@@ -2,7 +2,7 @@
 
 import pytest
 
-from bessemer.errors import BessemerError
+from bessemer.errors import BessemerError, RaisedElsewhere
 from bessemer.training.parallel.endings import (
     Ending,
     Failure,
@@ -32,7 +32,7 @@ CUT_OFF = Ending(is_over=True, failure=Failure("lost", "connection closed"))
         ),
         ([RAISED, REFUSED, CUT_OFF], BessemerError, "^training process 1 of 3: lower the flame$"),
         ([REFUSED, REFUSED], BessemerError, "^lower the flame$"),
-        ([CUT_OFF, RAISED], RuntimeError, "^training process 1 of 2 raised\nKeyError$"),
+        ([CUT_OFF, RAISED], RaisedElsewhere, "^training process 1 of 2 raised\nKeyError$"),
         (
             [TIMED_OUT, WAITS, CUT_OFF, WAITS],
             ProcessesFailed,

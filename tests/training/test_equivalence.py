@@ -19,7 +19,6 @@ from bessemer.training.parallel.equivalence import (
     cases,
     compare_on_ranks,
     gradient_differences,
-    row_text,
 )
 from bessemer.training.parallel.equivalence_page import bound, bounds, page
 from bessemer.training.parallel.equivalence_step import (
@@ -119,7 +118,7 @@ def test_every_token_that_is_learnt_counts_once() -> None:
 
 def test_the_doctor_fails_when_a_layout_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = replace(SOUND, layout="tensor", own=1e-3)
-    assert row_text(wrong).startswith("FAILED")
+    assert not wrong.is_equal
     monkeypatch.setattr(doctor_parallel, "compare_layouts", lambda *args: [SOUND, wrong])
     done = CliRunner().invoke(app, ["doctor", "--parallel", "--processes", "2", "--json"])
     assert done.exit_code == 1
@@ -155,8 +154,33 @@ def test_processes_that_die_are_a_failed_check_of_the_doctor(monkeypatch: pytest
     ]
 
 
+def test_processes_that_die_are_told_with_the_layout_at_which_they_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def die(processes, reporter, *args):
+        with reporter.progress("2 processes", 3, "layouts") as progress:
+            progress.set(0, now="DDP, dense")
+            progress.set(1, now="tensor, experts")
+            raise BessemerError("training process 1 of 2 was killed by SIGKILL")
+
+    monkeypatch.setattr(doctor_parallel, "compare_layouts", die)
+    (found,) = doctor_parallel.examine_parallel(2, Quiet())
+    assert found.mend.startswith("it ended in the layout tensor, experts: run it again")
+
+
+def test_results_stand_under_one_another_in_the_order_of_the_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [SOUND, replace(SOUND, layout="pipeline, interleaved", model="experts", processes=4)]
+    monkeypatch.setattr(doctor_parallel, "compare_layouts", lambda *args: rows)
+    lines = [str(check) for check in doctor_parallel.examine_parallel(2, Quiet())]
+    assert len({line.index("loss") for line in lines}) == 1
+    assert ["DDP, dense" in lines[0], "pipeline, interleaved, experts" in lines[1]] == [True, True]
+
+
 @pytest.mark.slow
-def test_the_doctor_prints_the_table_of_two_processes() -> None:
+def test_the_doctor_prints_the_table_of_two_processes_once() -> None:
     done = CliRunner().invoke(app, ["doctor", "--parallel", "--processes", "2"])
     assert done.exit_code == 0, done.output
-    assert sum(line.startswith("ok ") and "parallel, 2" in line for line in done.output.splitlines()) == 21
+    lines = done.output.splitlines()
+    assert sum(line.startswith("ok ") and "parallel, 2" in line for line in lines) == 21
+    assert sum("gradients" in line for line in lines) == 21
+    assert sum(line.startswith("2 processes: ") for line in lines) >= 2, "how far it is"

@@ -3,6 +3,8 @@
 import atexit
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +12,21 @@ from pathlib import Path
 import pytest
 from parallel_helpers import run_ranks
 
-from bessemer.errors import BessemerError
+from bessemer import cli
+from bessemer.errors import BessemerError, RaisedElsewhere
 from bessemer.recipe import StagePlan
 from bessemer.runner.identity import identify
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.launch import on_ranks
 from bessemer.training.parallel.layout import ParallelConfig, build_layout
-from bessemer.training.parallel.process import check_agreement, config_facts, join, leave_groups
+from bessemer.training.parallel.process import (
+    check_agreement,
+    config_facts,
+    context_of_rank,
+    join,
+    leave_groups,
+    ranks_folder,
+)
 from bessemer.training.parallel.together import Together
 from bessemer.training.pretrain import PretrainConfig
 from stage_helpers import said, stage_context
@@ -57,6 +67,44 @@ def err(config, context, ranks):
     if not ranks.is_main:
         raise KeyError("the missing key")
     ranks.wait()
+
+
+def kill_the_run(config, context, ranks):
+    ranks.wait()
+    if not ranks.is_main:
+        os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def run_and_be_killed(folder: str) -> None:
+    on_ranks(kill_the_run, TWO, stage_context(Path(folder)))
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_nothing_but_what_its_next_start_removes(tmp_path):
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    temporary.mkdir()
+    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    paths = [*here, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(paths)}
+    code = f"import test_launch; test_launch.run_and_be_killed({str(work)!r})"
+    found = subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=False)
+    assert found.returncode == -signal.SIGKILL
+    assert not list(temporary.glob("*bessemer*"))
+    assert (work / "scratch" / "ranks" / "rank-1" / "output").is_dir()
+    context = stage_context(work)
+    assert on_ranks(speak, TWO, context) == {"sum": 3.0}
+    assert not list(context.scratch.iterdir())
+
+
+def test_what_a_process_keeps_to_itself_is_empty_at_its_start(tmp_path):
+    context = stage_context(tmp_path)
+    for _ in range(2):
+        own = context_of_rank(context, 1, ranks_folder(context))
+        assert not list(own.output.iterdir())
+        assert not own.metrics_path.exists()
+        (own.output / "left").touch()
+        own.metrics_path.touch()
 
 
 def abort_at_the_end(config, context, ranks):
@@ -106,7 +154,7 @@ def test_the_first_process_speaks_writes_and_gives_the_metrics(tmp_path):
             r"process 1 of 2 hangs: the others waited for it for parallel\.timeout_s = 4 s",
         ),
         (refuse, BessemerError, "^training process 1 of 2: lower the flame$"),
-        (err, RuntimeError, r"(?s)process 1 of 2 raised.*the missing key"),
+        (err, RaisedElsewhere, r"(?s)process 1 of 2 raised.*the missing key"),
     ],
 )
 def test_the_process_at_fault_is_named_and_the_others_end(tmp_path, work, error, message):
@@ -114,6 +162,19 @@ def test_the_process_at_fault_is_named_and_the_others_end(tmp_path, work, error,
     with pytest.raises(error, match=message):
         on_ranks(work, TWO, stage_context(tmp_path))
     assert time.monotonic() - started_s < 60
+
+
+@pytest.mark.slow
+def test_the_command_line_shows_the_traceback_of_the_process_that_raised_and_no_other(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(cli, "app", lambda: on_ranks(err, TWO, stage_context(tmp_path)))
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    told = capsys.readouterr().err
+    assert told.startswith("bessemer: training process 1 of 2 raised\nTraceback (most recent call last):\n")
+    assert told.count("Traceback") == 1
+    assert told.endswith("KeyError: 'the missing key'\n")
 
 
 def test_one_process_works_here_and_starts_none(tmp_path):

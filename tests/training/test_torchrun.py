@@ -156,6 +156,19 @@ def test_an_error_of_one_process_under_torchrun_is_one_message_with_its_number(t
     assert "Connection closed" not in found.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("refuse", "training process 1 of 2: lower the flame"), ("misconfigured", "give it a name")],
+)
+def test_what_only_the_user_can_mend_is_told_once_and_not_tried_again(tmp_path, kind, message):
+    (found,) = agents(1, tmp_path, kind, "--max-restarts", "2")
+    assert found.returncode != 0
+    said = [line for line in found.stderr.splitlines() if line.startswith("bessemer: ")]
+    again = f"of 2 is left out, for it would end as before: {message}"
+    assert said == [f"bessemer: {message}", *(f"bessemer: torchrun's restart {n} {again}" for n in (1, 2))]
+
+
 def test_a_layout_of_another_size_than_torchrun_started_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torchrun, "_joined", lambda: (None, 0, 4))
     config = TrainingConfig(parallel=ParallelConfig(data=2))

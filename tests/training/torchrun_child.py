@@ -1,6 +1,6 @@
 """What `bessemer run` does under torchrun: the first process leads, the others serve.
 
-torchrun_child.py FOLDER speak|hang|refuse|pretrain
+torchrun_child.py FOLDER speak|hang|refuse|misconfigured|pretrain
 """
 
 import os
@@ -13,11 +13,12 @@ from pathlib import Path
 from test_launch import hang, refuse, speak
 from test_training_stages import PRETRAIN
 
-from bessemer.errors import BessemerError
+from bessemer.errors import BessemerError, ConfigError
 from bessemer.runner.manifest import Artifact, read_manifest
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.launch import on_ranks
 from bessemer.training.parallel.layout import ParallelConfig
+from bessemer.training.parallel.told_once import told_once
 from bessemer.training.parallel.torchrun import dismiss, serve
 from bessemer.training.pretrain import pretrain
 from stage_helpers import stage_context
@@ -54,6 +55,8 @@ def die_once(folder: Path) -> None:
 
 def main() -> None:
     folder, kind = Path(sys.argv[1]), sys.argv[2]
+    if kind == "misconfigured":
+        raise ConfigError("give it a name")
     if os.environ["RANK"] != "0":
         die_once(folder)
         serve()
@@ -64,6 +67,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        with told_once():
+            main()
     except BessemerError as error:
         sys.exit(f"bessemer: {error}")

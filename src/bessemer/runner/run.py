@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from bessemer.errors import BessemerError
+from bessemer.errors import BessemerError, RaisedElsewhere
 from bessemer.recipe import Recipe, StagePlan
 from bessemer.runner.assess import Verdict, assess, assess_all, inputs_of
 from bessemer.runner.context import Reporter
@@ -135,13 +135,20 @@ def _logged(run: RunFolder, reporter: Reporter) -> Iterator[Reporter]:
     try:
         yield TeeReporter(reporter, log)
     except BaseException as error:
-        is_expected = isinstance(error, (BessemerError, KeyboardInterrupt))
         with suppress(OSError):  # where the disk is full, that is the error to show, not this one
-            log.say(f"stopped: {error!r}" if is_expected else traceback.format_exc())
+            log.say(_stopped(error))
         raise
     finally:
         with suppress(OSError):  # the same: closing writes what could not be written before
             file.close()
+
+
+def _stopped(error: BaseException) -> str:
+    """What the log says of what ended a run."""
+    if isinstance(error, RaisedElsewhere):
+        return f"stopped: {error}"
+    is_expected = isinstance(error, (BessemerError, KeyboardInterrupt))
+    return f"stopped: {error!r}" if is_expected else "".join(traceback.format_exception(error))
 
 
 @contextmanager

@@ -32,12 +32,15 @@ from bessemer.training.optimizer_state import widened
 from bessemer.training.optimizers import Optimizers
 from bessemer.training.parallel.ranks import Alone, Ranks
 from bessemer.training.quantized import Quantized
-from bessemer.training.saved_state import SavedWeights, load_state, save_state
+from bessemer.training.saved_state import SavedWeights, absent_tensors, load_state, save_state
 from bessemer.training.snapshot import Snapshot
 
 CHECKSUMS = "checksums.json"
 MEMORY = "memory.json"
 MODEL_FOLDER = "model"
+FORMAT = 2
+"""Of checkpoints. 1, which is not written down, held the codes and scales of 8-bit optimizer state, which one
+process alone could read."""
 
 Beside = Callable[[Mapping[str, Tensor], Path], None]
 """Writes a model folder from weights by parameter name."""
@@ -151,7 +154,7 @@ class Checkpoints:
         state = _with_places(state, _shapes(model), self._ranks)
         parts = {name: part.to_json() for name, part in (memory or {}).items()}
         has_stepped = [bool(optimizer.state) for optimizer in optimizers.all]
-        notes = json.dumps({"has_stepped": has_stepped, "parts": parts})
+        notes = json.dumps({"format": FORMAT, "has_stepped": has_stepped, "parts": parts})
         self._due.append(step if due is None else due)
         self._writer.start(lambda: self._write(step, state, notes))
         self.blocked_s += time.perf_counter() - started
@@ -262,7 +265,9 @@ class Checkpoints:
                 _materialize(optimizer)
         state = _state(model, optimizers, average or {})
         state["optimizers"] = _widened(state["optimizers"])
-        load_state(_with_places(state, _shapes(model), self._ranks), folder)
+        placed = _with_places(state, _shapes(model), self._ranks)
+        _check_format(folder, notes.get("format", 1), absent_tensors(placed, folder))
+        load_state(placed, folder)
         model.load_state_dict(state["model"])
         optimizers.load_state(state["optimizers"])
         for name, part in (memory or {}).items():
@@ -299,6 +304,18 @@ class Milestones:
         shutil.copytree(model_folder, partial)
         fsync_tree(partial)
         replace_folder(partial, self._folder / f"step-{step:08}")
+
+
+def _check_format(folder: Path, version: int, absent: Sequence[str]) -> None:
+    """Raises BessemerError for a checkpoint that another version of Bessemer wrote in another way."""
+    if version <= FORMAT and not absent:
+        return
+    lacks = f" and lacks {len(absent)} tensors, such as {absent[0]}" if absent else ""
+    raise BessemerError(
+        f"checkpoint {folder} has format {version}, of another version of Bessemer than this one, "
+        f"which reads {FORMAT}{lacks}: finish the stage with the version that began it, or start it anew "
+        "(--from STAGE)"
+    )
 
 
 def is_sound(folder: Path) -> bool:

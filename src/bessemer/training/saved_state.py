@@ -56,6 +56,21 @@ def load_state(state: dict[str, Any], folder: Path) -> None:
     load(state, checkpoint_id=str(folder), no_dist=True)
 
 
+def absent_tensors(state: Mapping[str, Any], folder: Path) -> list[str]:
+    """Names of the tensors of `state` that a checkpoint does not hold, sorted."""
+    saved = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+    return sorted(set(_names(state)) - saved.keys())
+
+
+def _names(state: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """As torch's checkpoints name the tensors of nested dictionaries."""
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
 class SavedWeights(Mapping[str, Tensor]):
     """The weights that were saved by several processes, or their averages, read back from
     their files one at a time: nothing is sent while training goes on."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bessemer.errors import BessemerError
+from bessemer.errors import BessemerError, RaisedElsewhere
 
 _SAYS_NO_MORE = 300
 """Characters of what Ray says of a death that it rarely has to report; a node's log may follow them."""
@@ -93,7 +93,7 @@ def cause(endings: Sequence[Ending], timeout_s: float) -> Exception:
     for rank, failure in failures.items():
         if failure.kind == "unexpected":
             where = _at(endings[rank])
-            return RuntimeError(f"training process {rank} of {size}{where} raised\n{failure.text}")
+            return RaisedElsewhere(f"training process {rank} of {size}{where} raised\n{failure.text}")
     missing = [f"{rank}{_at(each)}" for rank, each in enumerate(endings) if each.is_missing]
     timeout = f"parallel.timeout_s = {timeout_s:g} s"
     if missing and any(failure.kind == "timeout" for failure in failures.values()):

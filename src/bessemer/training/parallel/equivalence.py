@@ -49,6 +49,11 @@ class Case:
     parallel: ParallelConfig
     has_experts: bool
 
+    @property
+    def model(self) -> str:
+        """`dense` or `experts`."""
+        return "experts" if self.has_experts else "dense"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -153,19 +158,20 @@ def compare_on_ranks(config: TrainingConfig, context: StageContext, ranks: Ranks
     device = torch.device("cuda", torch.cuda.current_device()) if is_cuda else torch.device("cpu")
     batches = tiny_batches(size, device)
     expected: dict[bool, Step] = {}
-    rows = []
-    for case in cases(size):
-        shape = tiny_config(size, has_experts=case.has_experts)
-        if case.has_experts not in expected:
-            expected[case.has_experts] = step_alone(tiny_model(shape, device), batches)
-        model = tiny_model(shape, device)
-        dist.barrier()
-        started = time.perf_counter()
-        step = step_together(model, batches, build_layout(case.parallel, size, device.type))
-        seconds = time.perf_counter() - started
-        row = _worst_of_all(case, step, expected[case.has_experts], seconds)
-        context.say(row_text(row))
-        rows.append(vars(row))
+    rows, all_cases = [], cases(size)
+    with context.progress(f"{size} processes", len(all_cases), "layouts") as progress:
+        for number, case in enumerate(all_cases):
+            progress.set(number, now=f"{case.layout}, {case.model}")
+            shape = tiny_config(size, has_experts=case.has_experts)
+            if case.has_experts not in expected:
+                expected[case.has_experts] = step_alone(tiny_model(shape, device), batches)
+            model = tiny_model(shape, device)
+            dist.barrier()
+            started = time.perf_counter()
+            step = step_together(model, batches, build_layout(case.parallel, size, device.type))
+            seconds = time.perf_counter() - started
+            rows.append(vars(_worst_of_all(case, step, expected[case.has_experts], seconds)))
+        progress.set(len(all_cases))
     return {"comparisons": rows}
 
 
@@ -181,7 +187,7 @@ def _worst_of_all(case: Case, step: Step, expected: Step, seconds: float) -> Com
     is_whole = set().union(*names) == expected.gradients.keys()
     return Comparison(
         layout=case.layout,
-        model="experts" if case.has_experts else "dense",
+        model=case.model,
         processes=dist.get_world_size(),
         loss=worst(losses),
         gradients=worst(gradients),
@@ -202,16 +208,3 @@ def gradient_differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> 
 def worst(values: Sequence[float]) -> float:
     """The largest, where not a number is larger than any."""
     return max(math.inf if math.isnan(value) else value for value in values)
-
-
-HEADING = f"{'':7} {'layout':22} {'model':7} {'of':>3}  {'loss':7}  {'gradients':9} {'own':7} {'time':>8}"
-"""Of the table whose lines are `row_text`."""
-
-
-def row_text(row: Comparison) -> str:
-    """A line of the table."""
-    verdict = "ok" if row.is_equal else "FAILED"
-    return (
-        f"{verdict:7} {row.layout:22} {row.model:7} {row.processes:3}  {row.loss:7.1e}  {row.gradients:7.1e} "
-        f"  {row.own:7.1e} {row.seconds:6.2f} s"
-    )

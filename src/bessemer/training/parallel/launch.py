@@ -6,7 +6,6 @@ not: it is named, too. Finished checkpoints stay, so that the same command goes 
 """
 
 import multiprocessing
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from typing import Any, TypeVar
 
 from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.executors import LOCAL
+from bessemer.runner.files import remove_folder
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel import torchrun
 from bessemer.training.parallel.endings import GRACE_S, Ending, Failure, cause, exit_in_words
 from bessemer.training.parallel.layout import cpu_threads_per_process
-from bessemer.training.parallel.process import LocalProcess, context_of_rank, run_local
+from bessemer.training.parallel.process import LocalProcess, context_of_rank, ranks_folder, run_local
 from bessemer.training.parallel.ranks import Alone, Ranks
 from bessemer.training.parallel.reporters import Shown
 
@@ -45,8 +45,13 @@ def on_ranks(work: Work[ConfigT], config: ConfigT, context: StageContext) -> Met
 
         return on_ray(work, config, context)
     context.say(f"{parallel.world_size} processes on this machine")
-    with tempfile.TemporaryDirectory(prefix="bessemer-ranks-") as folder:
-        return _Watched(work, config, context, Path(folder)).metrics()
+    folder = ranks_folder(context)
+    remove_folder(folder)  # of a run that was killed: a new group must not meet in an old file
+    folder.mkdir()
+    try:
+        return _Watched(work, config, context, folder).metrics()
+    finally:
+        remove_folder(folder)
 
 
 @dataclass

@@ -19,6 +19,7 @@ from bessemer.config import Config
 from bessemer.errors import BessemerError
 from bessemer.model.precision import resolve_dtype
 from bessemer.runner.context import Metrics, StageContext
+from bessemer.runner.files import remove_folder
 from bessemer.runner.identity import flatten
 from bessemer.runner.versions import package_versions
 from bessemer.runner.workers import exit_with_parent
@@ -146,12 +147,19 @@ def pick_device(place: int, num_processes: int) -> str:
     return "cuda"
 
 
+def ranks_folder(context: StageContext) -> Path:
+    """Where the processes of a stage keep what only they need: gone with the stage's scratch, whatever ends
+    the run, and large where the run is. It need not be there yet."""
+    return context.scratch / "ranks"
+
+
 def context_of_rank(context: StageContext, rank: int, folder: Path) -> StageContext:
     """The stage's context for one of its processes, without a reporter; all but the first keep what they
-    write to themselves, in `folder`."""
+    write to themselves, in `folder`, where nothing is left of an attempt that was cut short."""
     plain: Mapping[str, Any] = {"reporter": None}
     if rank > 0:
         own = folder / f"rank-{rank}"
+        remove_folder(own)
         (own / "output").mkdir(parents=True)
         plain = {**plain, "output": own / "output", "metrics_path": own / "metrics.jsonl"}
     return replace(context, **plain)

@@ -17,10 +17,12 @@ class Silent:
     def say(self, text: str) -> None: ...
 
     def progress(self, description: str, total: float | None, unit: str) -> Progress:
-        return _SilentProgress()
+        return SilentProgress()
 
 
-class _SilentProgress:
+class SilentProgress:
+    """Shows nothing."""
+
     def advance(self, amount: float = 1) -> None: ...
     def set(self, completed: float, **shown: object) -> None: ...
     def __enter__(self) -> Progress:

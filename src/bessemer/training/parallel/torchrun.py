@@ -4,18 +4,17 @@
 
 Through torchrun's store the first process hands each stage with `parallel` to the others. A stage without
 it is done by the first alone. The run folder must be one that all machines see. When torchrun restarts the
-processes, the first runs the recipe anew, from its newest checkpoint.
+processes, the first runs the recipe anew, from its newest checkpoint, unless the attempt before ended for a
+cause that another would meet again (`told_once`).
 """
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +22,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from bessemer.errors import BessemerError
+from bessemer.errors import BessemerError, ConfigError
 from bessemer.recipe import Recipe
 from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.identity import stage_seed
@@ -31,7 +30,16 @@ from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.endings import GRACE_S, Failure, failure_of
 from bessemer.training.parallel.layout import listed
 from bessemer.training.parallel.message import packed, unpacked
-from bessemer.training.parallel.process import config_facts, context_of_rank, join, leave_groups, pick_device
+from bessemer.training.parallel.process import (
+    config_facts,
+    context_of_rank,
+    join,
+    leave_groups,
+    pick_device,
+    ranks_folder,
+)
+from bessemer.training.parallel.ranks import Ranks
+from bessemer.training.parallel.told_once import remember_refusal
 
 _ARRIVALS, _COUNTER, _DONE = "bessemer/arrivals", "stages", b"done"
 _POLL_S = 0.05
@@ -51,7 +59,7 @@ def lead(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
     _, rank, world_size = _joined()
     assert rank == 0, "the others serve"
     if config.parallel.world_size != world_size:
-        raise BessemerError(
+        raise ConfigError(
             f"stage {context.stage!r} asks for {config.parallel.world_size} processes, and torchrun has "
             f"started {world_size}: make the product of `parallel` that number"
         )
@@ -67,17 +75,14 @@ def serve(recipe: Recipe | None = None) -> None:
     `recipe` is what this process was told to run: where it says anything else of a stage than the first one's
     does, that stage is refused.
     """
-    store, rank = _store_of_round(), int(os.environ["RANK"])
-    number = 1
+    store, number = _store_of_round(), 1
     while True:
         store.wait([_key(number)], _PATIENCE)
         message = store.get(_key(number))
         if message == _DONE:
             return
         work, config, context = unpacked(message)
-        with tempfile.TemporaryDirectory(prefix="bessemer-rank-") as folder:
-            own = replace(context_of_rank(context, rank, Path(folder)), reporter=context.reporter)
-            _stage(store, number, work, config, own, _given(recipe, context.stage))
+        _stage(store, number, work, config, context, _given(recipe, context.stage))
         number += 1
 
 
@@ -112,11 +117,18 @@ def _stage(
         timeout=timedelta(seconds=config.parallel.timeout_s),
     )
     try:
-        metrics = join(work, config, context, device_type, given)
+        metrics = join(partial(_in_own_folder, work), config, context, device_type, given)
     except Exception as error:
         raise _told(error, store, number, config.parallel.timeout_s) from error
     leave_groups()
     return metrics
+
+
+def _in_own_folder(work: Any, config: TrainingConfig, context: StageContext, ranks: Ranks) -> Metrics:
+    """The work, with what this process keeps to itself beside the others' in the scratch that all see."""
+    ranks.check_shared(context.scratch)  # a machine that does not see it must not be given a folder like it
+    own = context_of_rank(context, int(os.environ["RANK"]), ranks_folder(context))
+    return work(config, replace(own, reporter=context.reporter), ranks)
 
 
 def _told(error: Exception, store: Any, number: int, timeout_s: float) -> BaseException:
@@ -139,6 +151,8 @@ def _told(error: Exception, store: Any, number: int, timeout_s: float) -> BaseEx
     told = ending_of(rank, world_size, failures, error, timeout_s)
     if isinstance(told, SystemExit):
         time.sleep(2 * GRACE_S)
+    elif failure.kind == "mendable":
+        remember_refusal(str(told))
     return told
 
 
