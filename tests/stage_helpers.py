@@ -108,7 +108,7 @@ def killed(work: Callable[[], object]) -> bool:
             work()
         finally:
             os._exit(0)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:

@@ -49,7 +49,7 @@ def runs(tmp_path: Path) -> Path:
 def bessemer(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     command = [sys.executable, "-m", "bessemer", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 def invoke(*arguments: object) -> tuple[int, str]:
@@ -156,10 +156,10 @@ def test_an_interrupted_run_says_that_the_same_command_continues(tmp_path: Path)
         )
         command = [sys.executable, "-m", "bessemer", "run", recipe, "--runs-folder", tmp_path / "runs"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        silent.settimeout(60)
-        silent.accept()[0].close()  # the crawler is at work
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        silent.settimeout(600)
+        with silent.accept()[0]:  # the crawler is at work, and waits for an answer
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "the same command continues from here" in errors
     assert "Traceback" not in errors

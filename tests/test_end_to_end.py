@@ -48,7 +48,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def bessemer(*arguments: object, code: int = 0) -> str:
     """Run the command to its end; its output. Fails on another exit code than `code`."""
     process = start(*arguments)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=1800)
     assert process.returncode == code, output
     return output
 
@@ -73,7 +73,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_bytes(undisturbed: Path,
     for stage in STAGES:
         process = start("run", TINY, "--runs-folder", tmp_path)
         finished, partial = tmp_path / "tiny" / stage, tmp_path / "tiny" / f".{stage}.partial"
-        deadline_s = time.monotonic() + 240
+        deadline_s = time.monotonic() + 900
         while not partial.exists() and not finished.exists() and process.poll() is None:
             assert time.monotonic() < deadline_s, f"{stage} did not start"
             time.sleep(0.002)

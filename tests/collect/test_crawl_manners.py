@@ -176,7 +176,8 @@ def test_retry_after_is_waited_for_and_too_long_a_wait_is_not(tmp_path):
     with Site({"/": html_page("/busy", "/next"), "/busy": away, "/next": html_page()}) as site:
         started = time.monotonic()
         _, reasons = crawl(tmp_path / "b", site, "/", max_retry_delay_s=2)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 600, "an hour was asked for"
+        assert site.asked["/busy"] == 1
         assert reasons["/busy"].startswith("HTTP 429; the host asks to be left alone for 3")
         assert reasons["/next"].startswith("host paused: it asks to be left alone")
         assert site.asked["/next"] == 0
@@ -268,20 +269,23 @@ def test_a_seed_may_move_to_another_host(tmp_path):
 
 def test_a_slow_host_does_not_keep_the_others_waiting(tmp_path):
     """Twelve pages of a host with a delay, then twelve of twelve others: they are fetched meanwhile."""
-    resolve, links = {}, [f"/slow/{n}" for n in range(6)]
-    with Site({f"/slow/{n}": html_page(text=f"slow {n}") for n in range(6)}) as slow:
-        with Site({"/": html_page(text="other")}) as fast:
+    links, asked = [f"/slow/{n}" for n in range(6)], []
+    other, *slow_pages = html_page(text="other"), *(html_page(text=link) for link in links)
+    other.before = lambda: asked.append("other")
+    for page in slow_pages:
+        page.before = lambda: asked.append("slow")
+    with Site(dict(zip(links, slow_pages, strict=True))) as slow:
+        with Site({"/": other}) as fast:
             hosts = [f"h{n}.test" for n in range(12)]
             resolve = {HOST: slow.address, **dict.fromkeys(hosts, fast.address)}
             slow.answers["/"] = html_page(*links, *(f"http://{host}/" for host in hosts))
-            started = time.monotonic()
             context = stage_context(tmp_path)
             settings = {"resolve": resolve, "same_host": False, "delay_s": 0.5, "max_concurrency": 4}
             metrics = collect(crawl_config(slow.address, "/", **settings), context)
-            elapsed_s = time.monotonic() - started
     assert metrics["pages"] == 19
-    # 8 or 9 turns of the slow host; one after another, the 12 others would add 12 × 3 turns in rows of 4.
-    assert elapsed_s < 0.5 * 9 + 3.5
+    # While the slow pages hold all four places, the others would come when these are nearly done.
+    last = len(asked) - 1 - asked[::-1].index("slow")
+    assert asked[:last].count("other") > 6
 
 
 @pytest.mark.parametrize("field", ["contact", "user_agent"])

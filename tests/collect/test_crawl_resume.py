@@ -28,7 +28,7 @@ def crawl_until_killed(site: Site, folder: Path, page: int) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(import_path)},
     )
     site.answers[f"/{page}"].before = child.kill  # type: ignore[union-attr]
-    assert child.wait(timeout=60) == -9, "the child must be killed, not end by itself"
+    assert child.wait(timeout=600) == -9, "the child must be killed, not end by itself"
     site.answers[f"/{page}"].before = lambda: None  # type: ignore[union-attr]
 
 

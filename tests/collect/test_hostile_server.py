@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from collect_helpers import HOST, Answer, Site, crawl_config, html_page, paths_of, stage_context
@@ -17,7 +18,9 @@ from hostile_server import HostileServer
 from bessemer.collect import collect
 from bessemer.errors import BessemerError
 
-TIMEOUT = "timeout: no whole answer in 2 s"
+TIMEOUT_S = 6
+"""The misbehaviour that has an end of its own must come to it sooner, on a busy machine too."""
+TIMEOUT = f"timeout: no whole answer in {TIMEOUT_S} s"
 REASONS = {
     "/endless-chunks": "too long: a body of more than 100000 bytes",
     "/endless-body": "too long: a body of more than 100000 bytes",
@@ -59,7 +62,7 @@ def test_every_kind_of_misbehaviour_costs_one_page_and_little_else(tmp_path):
         config = crawl_config(
             server.address,
             "/",
-            timeout_s=2,
+            timeout_s=TIMEOUT_S,
             max_bytes=100_000,
             max_decoded_bytes=1_000_000,
             max_retries=0,
@@ -75,7 +78,7 @@ def test_every_kind_of_misbehaviour_costs_one_page_and_little_else(tmp_path):
     } == {}
     assert set(reasons) == set(REASONS)
     assert paths_of(tmp_path / "output") == ["/", "/shorter-than-sent", "/false-gzip", "/latin", "/good"]
-    assert elapsed_s < 15
+    assert elapsed_s < 70, "the slow answers take 80 s and more"
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
     assert grown_mib < 150, "the test's own bombs take 30 MB each while they are made"
 
@@ -87,7 +90,7 @@ def accept_once(answer: bytes) -> str:
     def serve() -> None:
         while True:
             connection, _ = listener.accept()
-            with connection:
+            with connection, suppress(OSError):  # the crawler may hang up first
                 connection.recv(4096)
                 connection.sendall(answer)
 
@@ -96,7 +99,7 @@ def accept_once(answer: bytes) -> str:
 
 
 def failure_of(folder, address: str) -> str:
-    config = crawl_config(address, "/", max_retries=0, timeout_s=2)
+    config = crawl_config(address, "/", max_retries=0)
     config = config.model_copy(update={"urls": (f"https://{HOST}/",)})
     with pytest.raises(BessemerError) as raised:
         collect(config, stage_context(folder))

@@ -124,7 +124,7 @@ def test_the_server_of_these_tests_satisfies_the_hubs_own_client(tmp_path, hub):
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert told.returncode == 0, told.stderr
     info, listed = told.stdout.splitlines()

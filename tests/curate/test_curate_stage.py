@@ -155,7 +155,7 @@ def test_a_run_killed_in_the_middle_continues_to_the_same_bytes(pages: Path, tmp
     command = [sys.executable, str(script), str(pages), str(work)]
     child = subprocess.Popen(command, env=environment)
     scratch = work / "scratch"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (scratch.is_dir() and list(scratch.glob("shard-*.json"))) and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(child.pid, signal.SIGKILL)

@@ -60,7 +60,8 @@ def stand_in(tmp_path: Path, cpu_s: float) -> PreciseExtractor:
 def test_a_page_that_breaks_the_child_is_named_and_the_next_one_is_read(
     tmp_path: Path, page: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(precise, "MIN_WALL_S", 4.0)
+    # Only what sleeps is to meet this limit: on a busy machine, a little processor time may take long.
+    monkeypatch.setattr(precise, "MIN_WALL_S", 4.0 if page == "sleep" else 600.0)
     extractor = stand_in(tmp_path, 0.2)
     with pytest.raises(PreciseFault) as caught:
         extractor.extract(page)
@@ -172,7 +173,7 @@ def test_the_child_ends_with_a_parent_that_was_killed(tmp_path: Path):
         "from bessemer.curate.extraction.precise import PreciseExtractor\n"
         "extractor = PreciseExtractor(5, sys.argv[1:])\n"
         "print(extractor.extract('page').partition('|')[0], flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     child_script = tmp_path / "child.py"
     child_script.write_text(_STAND_IN)
@@ -185,7 +186,7 @@ def test_the_child_ends_with_a_parent_that_was_killed(tmp_path: Path):
     child = int(parent.stdout.readline())
     parent.kill()
     parent.communicate()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while _is_running(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _is_running(child)

@@ -109,10 +109,10 @@ def test_status_marks_what_a_changed_recipe_or_input_has_outdated(runs: Path) ->
 
 
 def test_status_shows_the_process_that_works_in_the_folder(runs: Path) -> None:
-    command = [sys.executable, tiny_stages.__file__, str(runs / "busy"), "words.pause_s=5"]
+    command = [sys.executable, tiny_stages.__file__, str(runs / "busy"), "words.pause_s=600"]
     with subprocess.Popen(command) as process:
         busy = RunFolder(runs / "busy")
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 300
         while not busy.partial("words").attempts.exists() and time.monotonic() < deadline_s:
             time.sleep(0.02)
         status = run_status(busy)
@@ -185,7 +185,7 @@ def test_costs_add_up_over_attempts_and_memory_is_the_largest(tmp_path: Path) ->
         pass
     cost = meter.total(flops=7.0)
     assert cost.attempts == 2
-    assert 100.0 <= cost.wall_s < 110
+    assert 100.0 <= cost.wall_s < 200
     assert cost.peak_memory_bytes == 2**50
     assert cost.flops == 7.0
     assert cost.energy_wh == pytest.approx(cost.cpu_s * 10 / 3600, abs=1e-5)
@@ -194,14 +194,15 @@ def test_costs_add_up_over_attempts_and_memory_is_the_largest(tmp_path: Path) ->
 
 def test_memory_includes_child_processes() -> None:
     alone = resident_bytes()
-    code = "x = bytearray(60_000_000); print(flush=True); input()"
+    code = "x = bytearray(200_000_000); print(flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
         assert child.stdout is not None
         child.stdout.readline()
         together = resident_bytes()
         child.kill()
-    assert together - alone > 50_000_000
+    # Other children of this process, such as workers of an earlier test, may end meanwhile.
+    assert together - alone > 100_000_000
 
 
 def test_the_digest_leaves_measured_files_out_and_does_not_depend_on_order() -> None:

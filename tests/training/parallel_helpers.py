@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-COLLECTIVE_TIMEOUT_S = 60
-"""After which a collective fails whose other ranks do not come."""
-RUN_TIMEOUT_S = 120
+COLLECTIVE_TIMEOUT_S = 300
+"""After which a collective fails whose other ranks do not come: on a busy machine they come late."""
+RUN_TIMEOUT_S = 600
 """After which the ranks of a call are ended."""
-_GRACE_S = 1
+_GRACE_S = 5
 """Until the other ranks are ended after one has failed."""
 _SERVED = (
     "torch.distributed.fsdp",

@@ -285,7 +285,7 @@ def compared(
     kind: str = "tied",
 ) -> Any:
     """(name of the layout, scenario, what each rank has found, what one process has found)."""
-    found = run_ranks(world_size, on_ranks, tmp_path, layouts, scenarios, kind, timeout_s=300)
+    found = run_ranks(world_size, on_ranks, tmp_path, layouts, scenarios, kind)
     for scenario in scenarios:
         folder = tmp_path / "one" / scenario.__name__
         folder.mkdir(parents=True)

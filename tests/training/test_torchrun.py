@@ -49,7 +49,7 @@ def agents(num_agents: int, folder: Path, kind: str, *options: str) -> list[subp
     started = [subprocess.Popen(command, env=environment, **pipes) for _ in range(num_agents)]
     try:
         with ThreadPoolExecutor() as pool:
-            outputs = list(pool.map(lambda each: each.communicate(timeout=240), started))
+            outputs = list(pool.map(lambda each: each.communicate(timeout=900), started))
     finally:
         for each in started:
             each.kill()
@@ -74,7 +74,7 @@ def test_a_process_that_hangs_under_torchrun_is_named(tmp_path):
     (found,) = agents(1, tmp_path, "hang")
     assert found.returncode != 0
     assert "bessemer: training process 1 of 2 hangs or is gone: process 0 waited for it" in found.stderr
-    assert "parallel.timeout_s = 4 s" in found.stderr
+    assert "parallel.timeout_s = 10 s" in found.stderr
 
 
 def run_folder(folder: Path, inputs) -> Path:  # noqa: F811

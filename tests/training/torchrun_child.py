@@ -23,7 +23,8 @@ from bessemer.training.parallel.torchrun import dismiss, serve
 from bessemer.training.pretrain import pretrain
 from stage_helpers import stage_context
 
-TWO = ParallelConfig(data=2, timeout_s=4)
+TWO = ParallelConfig(data=2, timeout_s=120)
+IMPATIENT = ParallelConfig(data=2, timeout_s=10)
 MANY_STEPS = PRETRAIN.model_copy(update={"parallel": ParallelConfig(data=2), "tokens": 128 * 40})
 
 
@@ -35,7 +36,7 @@ def lead(folder: Path, kind: str) -> None:
         return
     work = {"speak": speak, "hang": hang, "refuse": refuse}[kind]
     for name in ("first", "second"):
-        config = TrainingConfig(parallel=TWO)
+        config = TrainingConfig(parallel=IMPATIENT if kind == "hang" else TWO)
         print(name, on_ranks(work, config, stage_context(folder / name)), flush=True)
 
 

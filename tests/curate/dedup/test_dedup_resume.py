@@ -49,10 +49,14 @@ from test_dedup_resume import SETTINGS, corpus
 from bessemer.curate.dedup import near
 from bessemer.curate.dedup.parts import Parts
 
+def complete_and_wait(self, name):
+    complete(self, name)
+    time.sleep(600 if name == sys.argv[2] else 0)  # to be killed
+
 if __name__ == "__main__":
     near._PAIRS_AT_ONCE = 100
     complete = Parts.complete
-    Parts.complete = lambda self, name: (complete(self, name), time.sleep(0.05))
+    Parts.complete = complete_and_wait
     find(corpus(), Path(sys.argv[1]), 50, **SETTINGS)
 """
 
@@ -67,8 +71,8 @@ def test_a_run_killed_in_the_work_over_all_documents_goes_on_where_it_was(
     script.write_text(_CHILD)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([source, str(Path(__file__).parent)])}
     killed = tmp_path / "killed"
-    child = subprocess.Popen([sys.executable, str(script), str(killed)], env=environment)
-    deadline = time.monotonic() + 120
+    child = subprocess.Popen([sys.executable, str(script), str(killed), kill_at], env=environment)
+    deadline = time.monotonic() + 600
     while kill_at not in parts_of(killed) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(child.pid, signal.SIGKILL)

@@ -6,7 +6,6 @@ attempt is a run of Ray Train of its own, see `ray_attempt`. No process is left 
 """
 
 import importlib
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,11 +16,13 @@ from uuid import uuid4
 
 from bessemer.errors import BessemerError
 from bessemer.runner.context import Metrics, StageContext
+from bessemer.runner.files import remove_folder
 from bessemer.runner.ray_cluster import RayCluster
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.endings import AGAIN, Ending, ProcessesFailed, cause, ray_death_in_words
 from bessemer.training.parallel.layout import cpu_threads_per_process
 from bessemer.training.parallel.message import packed
+from bessemer.training.parallel.process import ranks_folder
 from bessemer.training.parallel.ray_attempt import SETTINGS, START_S, Outcome, RayAttempt
 from bessemer.training.parallel.ray_places import Node, Part, Place, part_of_process, wait_for_end
 from bessemer.training.parallel.ray_rank import NODE_GRACE_S, train_rank
@@ -49,7 +50,11 @@ def on_ray(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
         nodes = [_node(each) for each in cluster.nodes()]
         part = part_of_process(nodes, _free_cpus(cluster, nodes), world_size)
         context.say(f"{world_size} processes on Ray, each with {part}")
-        with _token(context.scratch) as token, _storage(context.scratch) as storage:
+        with (
+            _token(context.scratch) as token,
+            _folder(context.scratch / "ray-train") as storage,  # it asks for one; there is nothing to keep
+            _folder(ranks_folder(context)),
+        ):
             shared = [str(path.resolve()) for path in (token, context.output, context.metrics_path.parent)]
             told = {
                 "message": packed(work, config, context),
@@ -119,14 +124,14 @@ def _token(scratch: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _storage(scratch: Path) -> Iterator[Path]:
-    """A folder that Ray Train asks for; checkpoints and metrics are the stage's own."""
-    folder = scratch / "ray-train"
-    folder.mkdir(exist_ok=True)
+def _folder(path: Path) -> Iterator[Path]:
+    """An empty folder, for a while."""
+    remove_folder(path)  # that of a run that was killed
+    path.mkdir()
     try:
-        yield folder
+        yield path
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(path)
 
 
 def _newest_checkpoint(context: StageContext) -> str | None:

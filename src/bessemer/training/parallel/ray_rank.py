@@ -4,7 +4,6 @@ import importlib
 import os
 import queue
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from bessemer.runner.context import Metrics
 from bessemer.training.parallel.endings import AGAIN, GRACE_S, failure_of
 from bessemer.training.parallel.interfaces import prefer_interface_of, prefer_loopback
 from bessemer.training.parallel.message import unpacked
-from bessemer.training.parallel.process import context_of_rank, join, leave_groups, pick_device
+from bessemer.training.parallel.process import context_of_rank, join, leave_groups, pick_device, ranks_folder
 from bessemer.training.parallel.ray_places import Place
 from bessemer.training.parallel.reporters import Message, SentReporter
 
@@ -97,10 +96,9 @@ def _train(message: bytes, place: Place, told: Any, news: "_News") -> Metrics:
         world_size=world_size,
         timeout=timeout,
     )
-    with tempfile.TemporaryDirectory(prefix="bessemer-rank-") as folder:
-        own = context_of_rank(context, rank, Path(folder))
-        reporter = SentReporter(news.put) if rank == 0 else context.reporter
-        metrics = join(work, config, replace(own, reporter=reporter), device_type)
+    own = context_of_rank(context, rank, ranks_folder(context))
+    reporter = SentReporter(news.put) if rank == 0 else context.reporter
+    metrics = join(work, config, replace(own, reporter=reporter), device_type)
     leave_groups()
     return metrics
 
