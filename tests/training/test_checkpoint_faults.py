@@ -280,7 +280,7 @@ def test_a_checkpoint_of_another_format_is_refused_with_its_folder_and_what_to_d
     set_notes(newest, lambda notes: {name: value for name, value in notes.items() if name != "format"})
     message = (
         rf"checkpoint {newest} has format 1, .*, which reads 2 and lacks \d+ tensors, such as "
-        r"optimizers\.adamw_8bit\.blocks.0.*exp_avg: finish the stage with the version that began it, or start"
+        r"optimizers\.adamw_8bit\.blocks.0.*exp_avg: finish the stage with the version that began it, or"
     )
     with pytest.raises(BessemerError, match=message):
         run(new_model(), settings, tmp_path)
