@@ -1,22 +1,18 @@
 """The validation of stages that train on running text: bits per byte of each corpus, and samples."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 from bessemer.errors import BessemerError
 from bessemer.evaluation.bits import bits_per_byte
-from bessemer.evaluation.scores import last_logits
 from bessemer.formats.tokens import TokenSplit
 from bessemer.inference.engine import Engine
-from bessemer.inference.sampling import SamplingParams, request_uniforms, sample
+from bessemer.inference.sampling import SamplingParams
 from bessemer.model.config import ModelConfig
-from bessemer.objectives.language_modeling import IGNORE
 from bessemer.runner.context import StageContext
 from bessemer.tokenization.tokenizer import Tokenizer
-from bessemer.training.batches import Batch
 from bessemer.training.corpora import CorpusConfig
 from bessemer.training.parallel.ranks import View
 
@@ -65,10 +61,9 @@ def say_samples(view: View, tokenizer: Tokenizer, prompts: tuple[str, ...], cont
         return
     token_ids = [tokenizer.encode(prompt) for prompt in prompts]
     sampling = SamplingParams(temperature=0.7, max_new_tokens=32)
-    if view.generate is not None:
+    if view.whole is None:
+        assert view.generate is not None, "of a model that nobody has whole"
         answers = view.generate(token_ids, sampling, 0, {tokenizer.end_of_text_id})
-    elif view.whole is None:
-        answers = continue_rows(view, token_ids, sampling, 0, {tokenizer.end_of_text_id})
     else:
         was_training = view.whole.training
         view.whole.eval()
@@ -78,37 +73,3 @@ def say_samples(view: View, tokenizer: Tokenizer, prompts: tuple[str, ...], cont
         view.whole.train(was_training)
     for prompt, answer in zip(prompts, answers, strict=True):
         context.say("  " + " ".join((prompt + tokenizer.decode(answer)).split()))
-
-
-def continue_rows(
-    view: View, prompts: Sequence[Sequence[int]], sampling: SamplingParams, seed: int, stop_ids: set[int]
-) -> list[list[int]]:
-    """What `Engine.generate` draws, of a model whose layers or rows are divided: every token takes a pass
-    over all that is before it, since there is no cache for them."""
-    rows, answers = [list(prompt) for prompt in prompts], [list[int]() for _ in prompts]
-    for step in range(sampling.max_new_tokens):
-        open_rows = [
-            number
-            for number, answer in enumerate(answers)
-            if not (answer and answer[-1] in stop_ids)
-            and len(rows[number]) < view.config.max_position_embeddings
-        ]
-        if not open_rows:
-            break
-        logits_BV = view.evaluate(last_logits, [_ending([rows[number] for number in open_rows])])[0]
-        uniforms = request_uniforms(seed, np.array(open_rows), np.full(len(open_rows), step))
-        tokens_B = sample(logits_BV, sampling, torch.from_numpy(uniforms).to(logits_BV.device))
-        for number, token in zip(open_rows, tokens_B.tolist(), strict=True):
-            rows[number].append(token)
-            answers[number].append(token)
-    return answers
-
-
-def _ending(rows: Sequence[Sequence[int]]) -> Batch:
-    """A batch of which the last token of each row has a target, whatever it is."""
-    longest = max(len(row) for row in rows)
-    ids_BT = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
-    targets_BT = torch.full_like(ids_BT, IGNORE)
-    targets_BT[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])] = 0
-    documents_BT = torch.zeros_like(ids_BT, dtype=torch.int32)
-    return Batch(ids_BT, targets_BT, documents_BT, torch.arange(longest).expand_as(ids_BT).contiguous())

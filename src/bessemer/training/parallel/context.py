@@ -16,6 +16,10 @@ Each process has the loss of its own tokens; losses and gradients of all are to 
 Shapes as in `bessemer.model.attention`; T tokens held here, S = R T tokens of a row, R processes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,6 +55,22 @@ def divide_rows(
     parts = {"gather": GatheredRows, "ulysses": TradedRows}[kind](group)
     for module in model.modules():
         if isinstance(module, (Transformer, Block, Gpt2Block)):
+            module.rows = parts
+
+
+@contextmanager
+def with_rows_undivided(model: nn.Module) -> Iterator[None]:
+    """Within it, every process works on whole rows, all on the same ones."""
+    divided: list[Any] = [
+        module for module in model.modules() if isinstance(getattr(module, "rows", None), _PartsOfRows)
+    ]
+    before = [module.rows for module in divided]
+    for module in divided:
+        module.rows = rows.WHOLE_ROWS
+    try:
+        yield
+    finally:
+        for module, parts in zip(divided, before, strict=True):
             module.rows = parts
 
 

@@ -81,7 +81,7 @@ class Pipeline:
         self.layers = tuple(layers)
         ranges = layer_ranges(self.layers)
         # Both ends in one process share an embedding; two shards of it cannot be one parameter.
-        has_two = is_sharded and self._process_of(0) == self._process_of(self.num_stages - 1)
+        has_two = is_sharded and self.process_of(0) == self.process_of(self.num_stages - 1)
         self.stages = [
             Stage(model, number, self.num_stages, ranges[number], has_own_embedding=has_two)
             for number in stages_of(group.rank(), group.size(), schedule)
@@ -119,7 +119,7 @@ class Pipeline:
         if copied is not None:
             copied.grad = None
         numbers = torch.arange(len(batches))
-        self._renew_copy()
+        self.renew_copy()
         self._schedule(batches).step(number=numbers, target=numbers, return_outputs=False)
         self._check_gradients()
         self._add_copy()
@@ -130,20 +130,20 @@ class Pipeline:
     def evaluate(self, objective: Objective[Any], batches: Sequence[Any]) -> LossSum:
         """Losses of any number of micro-batches, summed, the same on all processes; no gradients."""
         work = self._give(Work(objective, batches))
-        self._renew_copy()
+        self.renew_copy()
         sends: list[Any] = []
         outputs: list[tuple[Tensor, ...]] = []
         for stage in self.stages:
             inputs = outputs
-            is_local = not stage.is_first and self._process_of(stage.number - 1) == self.group.rank()
+            is_local = not stage.is_first and self.process_of(stage.number - 1) == self.group.rank()
             outputs = []
             for number in range(len(batches)):
                 received = inputs[number] if is_local else self._receive(stage, batches)
                 result = stage(*received, number=torch.tensor([number]))
                 if not stage.is_last:
                     outputs.append(result if isinstance(result, tuple) else (result,))
-            if not stage.is_last and self._process_of(stage.number + 1) != self.group.rank():
-                peer = self._process_of(stage.number + 1)
+            if not stage.is_last and self.process_of(stage.number + 1) != self.group.rank():
+                peer = self.process_of(stage.number + 1)
                 sends += [
                     (dist.isend(tensor, group=self.group, group_dst=peer), tensor)
                     for output in outputs
@@ -164,7 +164,7 @@ class Pipeline:
         received = []
         for shape, dtype in stage.received_shapes(batches):
             tensor = torch.empty(shape, dtype=dtype, device=self.device)
-            dist.recv(tensor, group=self.group, group_src=self._process_of(stage.number - 1))
+            dist.recv(tensor, group=self.group, group_src=self.process_of(stage.number - 1))
             received.append(tensor)
         return tuple(received)
 
@@ -183,7 +183,7 @@ class Pipeline:
         """What the process with the last stage has, on every process."""
         everyone: list[Any] = [None] * self.group.size()
         dist.all_gather_object(everyone, value, group=self.group)
-        return everyone[self._process_of(self.num_stages - 1)]
+        return everyone[self.process_of(self.num_stages - 1)]
 
     def _schedule(self, batches: Sequence[Any]) -> Any:
         key = (len(batches), *self.stages[0].largest_shape(batches))
@@ -216,12 +216,13 @@ class Pipeline:
             case "zero_bubble":
                 return ScheduleZBVZeroBubble(stages, len(batches), **options)  # type: ignore[arg-type]
 
-    def _process_of(self, stage: int) -> int:
+    def process_of(self, stage: int) -> int:
+        """The process, by rank in the pipeline, that holds a stage."""
         return process_of(stage, self.group.size(), self.schedule)
 
     def _partner(self) -> int | None:
         """The process that holds the other copy of the embedding, if this one has one of two."""
-        first, last = self._process_of(0), self._process_of(self.num_stages - 1)
+        first, last = self.process_of(0), self.process_of(self.num_stages - 1)
         rank = self.group.rank()
         if not self._has_copy or first == last or rank not in (first, last):
             return None
@@ -236,7 +237,7 @@ class Pipeline:
                 )
 
     @torch.no_grad()
-    def _renew_copy(self) -> None:
+    def renew_copy(self) -> None:
         """Give a second copy of the embedding in this process the values of the first, which alone is
         trained. Both are sharded alike."""
         first, last = self.stages[0], self.stages[-1]

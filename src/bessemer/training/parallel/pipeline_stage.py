@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bessemer.model.config import ModelConfig
 from bessemer.model.mixture import Routing
-from bessemer.model.transformer import Transformer
+from bessemer.model.transformer import Cache, Transformer
 from bessemer.objectives.base import LossSum, Objective
 from bessemer.training.batches import Batch
 
@@ -43,6 +43,15 @@ class Work:
             for name, value in loss.sums.items():
                 sums[name] = sums.get(name, 0.0) + value
         return LossSum(torch.tensor(total, dtype=torch.float64), sums)
+
+
+@dataclass
+class Reading:
+    """What the stages of one process do for completions."""
+
+    token_ids_BT: Tensor
+    """They continue the rows of the cache."""
+    cache: Cache
 
 
 def rows_of(batch: Any) -> Batch:
@@ -86,7 +95,7 @@ class Stage(Transformer):
         self.number, self.is_first, self.is_last = number, number == 0, number == num_stages - 1
         self.config, self.compute_dtype = model.config, model.compute_dtype
         self.around_block, self.division, self.rows = model.around_block, model.division, model.rows
-        self.work: Work | None = None
+        self.work: Work | Reading | None = None
         self.num_earlier_mixtures = sum(model.config.is_mixture(layer) for layer in range(layers.start))
         # The blocks for future tokens embed the tokens again.
         looks_up_again = model.head is None or len(model.future) > 0
@@ -110,9 +119,14 @@ class Stage(Transformer):
 
         Hidden states have the shape of the step's largest micro-batch, [B, T, D], however many rows are
         filled. The loss is the objective's sum times the work's factor, a scalar.
+
+        Of `Reading` there is one, whatever the number, and hidden states have its shape; the last stage gives
+        those after the final norm.
         """
-        assert self.work is not None
         work, index = self.work, int(number)
+        if isinstance(work, Reading):
+            return self._read(received, work.token_ids_BT, work.cache)
+        assert work is not None
         batch = work.batches[index]
         if self.is_last:
             # To the objective this is the whole model.
@@ -144,6 +158,13 @@ class Stage(Transformer):
             if len(received) > 1 and routings is not None:
                 routings += [EarlierRouting.of(sums_2X, num_rows * num_tokens) for sums_2X in received[1]]
         return self._through_blocks(x_BTD, token_ids_BT, documents_BT, positions_BT, None, routings)
+
+    def _read(self, received: tuple[Tensor, ...], token_ids_BT: Tensor, cache: Cache) -> Tensor:
+        """Hidden states [B, T, D] after this stage's layers, of tokens that continue the cache's rows."""
+        positions_BT = cache.positions(token_ids_BT.shape[1])
+        x_BTD = self._embed(token_ids_BT, positions_BT) if self.is_first else received[0]
+        x_BTD = self._through_blocks(x_BTD, token_ids_BT, None, positions_BT, cache, None)
+        return self.normed(x_BTD) if self.is_last else x_BTD
 
     def largest_shape(self, batches: Sequence[Any]) -> tuple[int, int]:
         """Rows and tokens of the hidden states that travel: the most of any micro-batch."""

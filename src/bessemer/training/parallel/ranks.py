@@ -75,7 +75,7 @@ class View:
     whole: Transformer | None
     """The model itself, where this rank has all of it."""
     generate: Generate | None = None
-    """Completes prompts with a cache, where a divided model can."""
+    """Completes prompts, where nobody has the whole model."""
 
 
 class Ranks(Protocol):

@@ -29,7 +29,7 @@ from bessemer.training.optimizers import JoinedMatrix, OptimizerConfig
 from bessemer.training.parallel.context import padded_rows
 from bessemer.training.parallel.data import reshard
 from bessemer.training.parallel.divided import Divided
-from bessemer.training.parallel.generation import generate
+from bessemer.training.parallel.generation import generate, whole_rows
 from bessemer.training.parallel.joined import JoinedWeights
 from bessemer.training.parallel.layout import Layout, check_model
 from bessemer.training.parallel.materialize import fill, materialize
@@ -37,7 +37,6 @@ from bessemer.training.parallel.matrices import local
 from bessemer.training.parallel.pipeline import fitting_within
 from bessemer.training.parallel.ranks import Share, View
 from bessemer.training.parallel.shapes import parameter_shapes
-from bessemer.training.parallel.tensor import with_whole_rows
 from bessemer.training.parallel.trained import Accumulating, Pipelining, Trained
 from bessemer.training.quantized import Quantized
 
@@ -185,9 +184,7 @@ class Together:
             return View(model.config, self._evaluate, model.state_dict(), model)
         pipeline = self._layout.mesh["pipeline"].get_group()
         weights = JoinedWeights(model, self.divided, pipeline, self._device)
-        # A cache of parts of rows or of some layers is not written.
-        completes = self._generate if config.context * config.pipeline == 1 else None
-        return View(model.config, self._evaluate, weights, None, completes)  # type: ignore[reportArgumentType]
+        return View(model.config, self._evaluate, weights, None, self._generate)  # type: ignore[reportArgumentType]
 
     def _evaluate(self, scores: Scores, batches: Sequence[Batch]) -> list[Tensor]:
         """Batches are shared out over the processes that see different rows. Those with fewer score the first
@@ -216,15 +213,15 @@ class Together:
         self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, seed: int, stop_ids: set[int]
     ) -> list[list[int]]:
         """Every process works on all prompts."""
-        model = self._prepared[0].module
-        assert isinstance(model, Transformer)
-        num_kv_heads = model.config.num_key_value_heads // self._layout.config.tensor
-        was_training = model.training
-        model.eval()
-        with with_whole_rows(model):
-            found = generate(model, num_kv_heads, prompts, sampling, seed, stop_ids, self._of_first)
-        reshard(model)
-        model.train(was_training)
+        trained = self._prepared[0]
+        reader = trained.reader(trained.module.config.num_key_value_heads // self._layout.config.tensor)  # type: ignore[reportAttributeAccessIssue]
+        was_training = trained.module.training
+        trained.module.eval()
+        with whole_rows(trained.called):
+            found = generate(reader, prompts, sampling, seed, stop_ids, self._of_first)
+        for module in trained.called:
+            reshard(module)
+        trained.module.train(was_training)
         return found
 
     def _of_first(self, value: Tensor) -> Tensor:

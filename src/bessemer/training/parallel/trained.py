@@ -19,8 +19,10 @@ from bessemer.training.batches import Batch
 from bessemer.training.parallel.collectives import sum_gradients
 from bessemer.training.parallel.data import distribute, reshard, shard_model
 from bessemer.training.parallel.divided import Divided
+from bessemer.training.parallel.generation import Reader, WholeReader
 from bessemer.training.parallel.layout import Layout
 from bessemer.training.parallel.pipeline import Pipeline
+from bessemer.training.parallel.pipeline_reading import PipelineReader
 
 Fill = Callable[[Sequence[nn.Module]], None]
 """Gives values to what is held of a model in these modules, where it has none yet."""
@@ -31,6 +33,8 @@ class Trained(Protocol):
 
     module: nn.Module
     """What is held here, under the names of the whole model: for optimizers, norms and checkpoints."""
+    called: Sequence[nn.Module]
+    """What is called to compute: the model, or the stages that are held here."""
     copies: frozenset[str]
     """Parameters that another process of the pipeline holds and counts, too."""
 
@@ -45,6 +49,11 @@ class Trained(Protocol):
         processes have equally many batches."""
         ...
 
+    def reader(self, num_kv_heads: int) -> Reader:
+        """What completions are drawn of, with so many key/value heads of a layer held here. What it gathers
+        stays until the called modules are told to let go of it."""
+        ...
+
 
 class Accumulating:
     """Every process has all layers."""
@@ -53,6 +62,7 @@ class Accumulating:
 
     def __init__(self, model: Transformer, layout: Layout, divided: Divided, fill: Fill) -> None:
         self.module: nn.Module = model
+        self.called: Sequence[nn.Module] = [model]
         self._model, self._divided = model, divided
         # DDP holds on to parameters; shards are to be cut first, so that nothing whole is ever filled.
         if layout.config.shard == 1:
@@ -81,6 +91,9 @@ class Accumulating:
         reshard(self._model)
         return found
 
+    def reader(self, num_kv_heads: int) -> Reader:
+        return WholeReader(self._model, num_kv_heads)
+
 
 class Pipelining:
     """Every process has some layers."""
@@ -106,7 +119,8 @@ class Pipelining:
             for stage in self._pipeline.stages:
                 # A stage computes again and again in a step, so it stays gathered.
                 shard_model(stage, layout, elsewhere, reshard_after_forward=False)
-        fill(self._pipeline.stages)
+        self.called: Sequence[nn.Module] = self._pipeline.stages
+        fill(self.called)
         self.module: nn.Module = self._pipeline.held()
         self.copies = self._pipeline.copies
         if config.shard == 1 and config.data * config.context > 1:
@@ -132,3 +146,6 @@ class Pipelining:
         for stage in self._pipeline.stages:
             reshard(stage)
         return found
+
+    def reader(self, num_kv_heads: int) -> Reader:
+        return PipelineReader(self._pipeline, num_kv_heads)
