@@ -30,6 +30,7 @@ from peers import SHAPES, Shape, nanochat, nanogpt, nanogpt_optimizer
 from pretrain_throughput import CPU, our_config
 
 from bessemer.formats.tokens import TokenSplit, read_split
+from bessemer.model.initialization import EMBEDDING_STD
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
 from bessemer.model.width import start_for_width
@@ -74,16 +75,29 @@ def peer_targets(batch: Batch) -> torch.Tensor:
     return batch.targets_BT.masked_fill(batch.targets_BT == IGNORE, -1)
 
 
+def our_optimizer(learning_rate: float) -> OptimizerConfig:
+    """What docs/training.md recommends for short runs."""
+    return OptimizerConfig(
+        learning_rate=learning_rate,
+        embedding_learning_rate=0.3,
+        betas=(0.8, 0.95),
+        muon_momentum_warmup=300,
+    )
+
+
 def train_ours(
     corpus: Corpus, num_steps: int, seed: int, dtype: torch.dtype, config: OptimizerConfig
 ) -> tuple[float, float]:
-    """Seconds and final validation loss."""
-    model = Transformer(our_config(corpus.shape), dtype).initialize(seed)
+    """Seconds and final validation loss. With a rate for the embedding, that is untied and starts at 1."""
+    is_tied = config.embedding_learning_rate is None
+    shape = our_config(corpus.shape).model_copy(update={"tie_word_embeddings": is_tied})
+    model = Transformer(shape, dtype).initialize(seed, EMBEDDING_STD if is_tied else 1.0)
     start_for_width(model, config.base_width)
     optimizers, schedule, objective = Optimizers(model, config), ScheduleConfig(), LanguageModeling()
     started = corpus.clock()
     for step in range(num_steps):
         optimizers.set_learning_rate_factor(learning_rate_factor(schedule, step, num_steps))
+        optimizers.set_momentum(step)
         optimizers.zero_grad()
         batch = corpus.batch(step)
         (objective.loss(model, batch).total / objective.count(batch)).backward()
@@ -196,7 +210,7 @@ def main() -> None:
     steps, clock = round(options.tokens / shape.tokens), CLOCKS[options.clock]
     peers: dict[str, Callable[[Corpus, int, int], tuple[float, float]]] = {}
     first = Corpus(options.folder, shape, 1, clock)
-    configs = {rate: OptimizerConfig(learning_rate=rate) for rate in options.our_rates}
+    configs = {rate: our_optimizer(rate) for rate in options.our_rates}
     losses = {r: train_ours(first, steps, 1, dtype, config)[1] for r, config in configs.items()}
     our_rate = min(losses, key=losses.__getitem__)
     print(f"ours by peak rate of AdamW: {losses}; {our_rate} is taken", flush=True)
