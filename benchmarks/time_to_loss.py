@@ -5,11 +5,16 @@
 TOKENS_FOLDER is what the stage `tokens` writes: both sides get the same training and validation shards. For
 every seed the peer trains on `--tokens` tokens with its own loop's recipe (nanoGPT: AdamW, cosine to a tenth,
 the best of `--rates` on the first seed; nanochat: its own optimizer, warmup and warmdown); its final
-validation loss is the mark. Ours (Muon, warmup-stable-decay; AdamW's part at the best of `--our-rates` on the
-first seed and as many tokens) then trains on ever larger shares of those tokens, each a whole run with its
+validation loss is the mark. Ours then trains on ever larger shares of those tokens, each a whole run with its
 own decay, until one ends at the mark or below: the time of that run counts, as does every second of the
 peer's. Validation is not timed. Runs of the sides take turns. `--clock
 cpu`, with OMP_NUM_THREADS=1, counts processor time instead, for machines that do other things beside.
+
+Ours is a plain Qwen3 shape of the same depth, width and rows, without the value embeddings, smearing and
+further scalars that nanochat has beside its blocks. Its recipe is that of docs/training.md for short runs
+(`our_optimizer`): an untied embedding, as nanochat's and with as many operations a token as a tied one, that
+starts at 1 and has a rate of 0.3; AdamW's betas 0.8 and 0.95; Muon's momentum from 0.85 on; the default
+schedule. AdamW's rate for the rest is the best of `--our-rates` on the first seed and as many tokens.
 
 The validation loss is the mean over the same rows of the same tokens for everybody. Ours keeps documents
 apart by a mask, in training and validation; the peers have no mask and see the document before as well.

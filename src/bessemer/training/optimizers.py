@@ -230,19 +230,21 @@ class Optimizers:
 
 def _adamw_groups(model: nn.Module, others: list[Tensor], config: OptimizerConfig) -> list[dict[str, Any]]:
     """Decayed matrices and undecayed vectors, of which every learnt position is one; and of each those whose
-    rate differs, and those that are sharded, which torch updates apart from whole ones. The first has the
-    rate that is reported, so an embedding with its own comes last."""
+    rate differs, and those that are sharded, which torch updates apart from whole ones. The first, whose rate
+    is reported, has that of the config where one has."""
     rates = _adamw_rates(model, config)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups: dict[tuple[bool, float, bool], list[Tensor]] = {}
-    for parameter in sorted(others, key=lambda p: _has_own_rate(names[id(p)], model, config)):
+    for parameter in others:
         name = names[id(parameter)]
         is_decayed = parameter.ndim >= 2 and name != "positions"
         kind = (is_decayed, rates[name], isinstance(parameter, DTensor))
         groups.setdefault(kind, []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "weight_decay": config.weight_decay if is_decayed else 0.0}
-        for (is_decayed, rate, _), parameters in groups.items()
+        for (is_decayed, rate, _), parameters in sorted(
+            groups.items(), key=lambda group: group[0][1] != config.learning_rate
+        )
     ]
 
 
@@ -250,17 +252,10 @@ def _adamw_rates(model: nn.Module, config: OptimizerConfig) -> dict[str, float]:
     """Peak rate of AdamW for every parameter, by name."""
     scales = learning_rate_scales(model, config.base_width)
     rates = {name: config.learning_rate * scale for name, scale in scales.items()}
-    if config.embedding_learning_rate is not None:
-        own = [name for name in rates if _has_own_rate(name, model, config)]
-        rates |= dict.fromkeys(own, config.embedding_learning_rate)
+    own = config.embedding_learning_rate
+    if own is not None and "embedding" in rates and not model.config.tie_word_embeddings:  # type: ignore[union-attr]
+        rates["embedding"] = own
     return rates
-
-
-def _has_own_rate(name: str, model: nn.Module, config: OptimizerConfig) -> bool:
-    """Whether this is the embedding and has a rate of its own."""
-    if config.embedding_learning_rate is None or name != "embedding":
-        return False
-    return not model.config.tie_word_embeddings  # type: ignore[union-attr]
 
 
 def split_parameters(model: nn.Module, kind: str) -> tuple[list[Tensor], list[Tensor]]:
