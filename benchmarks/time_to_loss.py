@@ -46,7 +46,7 @@ from bessemer.training.optimizers import OptimizerConfig, Optimizers
 from bessemer.training.schedules import ScheduleConfig, learning_rate_factor
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-SHARES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0, 1.1, 1.2, 1.3, 1.5)
+SHARES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)
 VALIDATION_ROWS = 128
 Loss = Callable[[Batch], torch.Tensor]
 """Summed loss of a batch."""
