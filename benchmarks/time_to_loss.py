@@ -5,11 +5,16 @@
 TOKENS_FOLDER is what the stage `tokens` writes: both sides get the same training and validation shards. For
 every seed the peer trains on `--tokens` tokens with its own loop's recipe (nanoGPT: AdamW, cosine to a tenth,
 the best of `--rates` on the first seed; nanochat: its own optimizer, warmup and warmdown); its final
-validation loss is the mark. Ours (Muon, warmup-stable-decay; AdamW's part at the best of `--our-rates` on the
-first seed and as many tokens) then trains on ever larger shares of those tokens, each a whole run with its
+validation loss is the mark. Ours then trains on ever larger shares of those tokens, each a whole run with its
 own decay, until one ends at the mark or below: the time of that run counts, as does every second of the
 peer's. Validation is not timed. Runs of the sides take turns. `--clock
 cpu`, with OMP_NUM_THREADS=1, counts processor time instead, for machines that do other things beside.
+
+Ours is a plain Qwen3 shape of the same depth, width and rows, without the value embeddings, smearing and
+further scalars that nanochat has beside its blocks. Its recipe is that of docs/training.md for short runs
+(`our_optimizer`): an untied embedding, as nanochat's and with as many operations a token as a tied one, that
+starts at 1 and has a rate of 0.3; AdamW's betas 0.8 and 0.95; Muon's momentum from 0.85 on; the default
+schedule. AdamW's rate for the rest is the best of `--our-rates` on the first seed and as many tokens.
 
 The validation loss is the mean over the same rows of the same tokens for everybody. Ours keeps documents
 apart by a mask, in training and validation; the peers have no mask and see the document before as well.
@@ -30,6 +35,7 @@ from peers import SHAPES, Shape, nanochat, nanogpt, nanogpt_optimizer
 from pretrain_throughput import CPU, our_config
 
 from bessemer.formats.tokens import TokenSplit, read_split
+from bessemer.model.initialization import EMBEDDING_STD
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
 from bessemer.model.width import start_for_width
@@ -40,7 +46,7 @@ from bessemer.training.optimizers import OptimizerConfig, Optimizers
 from bessemer.training.schedules import ScheduleConfig, learning_rate_factor
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-SHARES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0, 1.1, 1.2, 1.3, 1.5)
+SHARES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)
 VALIDATION_ROWS = 128
 Loss = Callable[[Batch], torch.Tensor]
 """Summed loss of a batch."""
@@ -74,16 +80,29 @@ def peer_targets(batch: Batch) -> torch.Tensor:
     return batch.targets_BT.masked_fill(batch.targets_BT == IGNORE, -1)
 
 
+def our_optimizer(learning_rate: float) -> OptimizerConfig:
+    """What docs/training.md recommends for short runs."""
+    return OptimizerConfig(
+        learning_rate=learning_rate,
+        embedding_learning_rate=0.3,
+        betas=(0.8, 0.95),
+        muon_momentum_warmup=300,
+    )
+
+
 def train_ours(
     corpus: Corpus, num_steps: int, seed: int, dtype: torch.dtype, config: OptimizerConfig
 ) -> tuple[float, float]:
-    """Seconds and final validation loss."""
-    model = Transformer(our_config(corpus.shape), dtype).initialize(seed)
+    """Seconds and final validation loss. With a rate for the embedding, that is untied and starts at 1."""
+    is_tied = config.embedding_learning_rate is None
+    shape = our_config(corpus.shape).model_copy(update={"tie_word_embeddings": is_tied})
+    model = Transformer(shape, dtype).initialize(seed, EMBEDDING_STD if is_tied else 1.0)
     start_for_width(model, config.base_width)
     optimizers, schedule, objective = Optimizers(model, config), ScheduleConfig(), LanguageModeling()
     started = corpus.clock()
     for step in range(num_steps):
         optimizers.set_learning_rate_factor(learning_rate_factor(schedule, step, num_steps))
+        optimizers.set_momentum(step)
         optimizers.zero_grad()
         batch = corpus.batch(step)
         (objective.loss(model, batch).total / objective.count(batch)).backward()
@@ -196,7 +215,7 @@ def main() -> None:
     steps, clock = round(options.tokens / shape.tokens), CLOCKS[options.clock]
     peers: dict[str, Callable[[Corpus, int, int], tuple[float, float]]] = {}
     first = Corpus(options.folder, shape, 1, clock)
-    configs = {rate: OptimizerConfig(learning_rate=rate) for rate in options.our_rates}
+    configs = {rate: our_optimizer(rate) for rate in options.our_rates}
     losses = {r: train_ours(first, steps, 1, dtype, config)[1] for r, config in configs.items()}
     our_rate = min(losses, key=losses.__getitem__)
     print(f"ours by peak rate of AdamW: {losses}; {our_rate} is taken", flush=True)

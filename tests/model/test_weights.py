@@ -62,6 +62,16 @@ def test_drawn_parts_are_those_of_the_model_that_is_drawn_whole(name, base_width
     assert_parts_of(DrawnWeights(config, 7, base_width), model)
 
 
+def test_an_untied_embedding_may_be_drawn_larger_and_the_rest_stays_as_it_is():
+    config = SHAPES["untied, biases"]
+    model, plain = Transformer(config).initialize(7, embedding_std=1.0), Transformer(config).initialize(7)
+    assert_parts_of(DrawnWeights(config, 7, embedding_std=1.0), model)
+    assert float(model.embedding.detach().std()) == pytest.approx(1.0, rel=0.05)
+    torch.testing.assert_close(model.embedding, 50 * plain.embedding)
+    rest = {name: value for name, value in model.state_dict().items() if name != "embedding"}
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in rest.items())
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_parts_of_a_folder_are_those_of_the_model_that_is_read_whole(tmp_path, name):
     model = Transformer(SHAPES[name]).initialize(0)

@@ -172,6 +172,25 @@ def test_a_run_killed_between_checkpoints_ends_with_the_same_weights(tmp_path, d
     assert weights(model) == weights(undisturbed)
 
 
+def test_a_momentum_that_is_warmed_up_goes_on_rising_after_a_stop(tmp_path):
+    warming = OptimizerConfig(muon_momentum_warmup=8)
+
+    def stop(report):
+        if report.step == 6:
+            raise KeyboardInterrupt
+
+    undisturbed, stopped, constant = new_model(), new_model(), new_model()
+    run(undisturbed, plan(STEPS, optimizer=warming), tmp_path / "undisturbed")
+    run(constant, plan(STEPS, optimizer=OptimizerConfig()), tmp_path / "constant")
+    the_plan = plan(STEPS, checkpoint_every=4, optimizer=warming)
+    with pytest.raises(KeyboardInterrupt):
+        run(new_model(), the_plan, tmp_path / "stopped", Reports(stop))
+    result, _ = run(stopped, the_plan, tmp_path / "stopped")
+    assert result.first_step == 4
+    assert weights(stopped) == weights(undisturbed)
+    assert weights(constant) != weights(undisturbed)
+
+
 def test_a_run_killed_at_any_file_operation_ends_with_the_same_weights(tmp_path):
     expected = weights(trained(tmp_path / "undisturbed", STEPS, checkpoint_every=EVERY))
     resumed_at = set()

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from bessemer.model import ModelConfig, Transformer
-from bessemer.training.optimizers import Muon, OptimizerConfig, Optimizers, split_parameters
+from bessemer.training.optimizers import Muon, OptimizerConfig, Optimizers, muon_momentum, split_parameters
 from bessemer.training.orthogonalize import orthogonalize
 from model_helpers import tiny_model
 
@@ -107,6 +107,46 @@ def test_the_schedule_scales_every_peak_rate_and_does_not_add_up():
         optimizers.set_learning_rate_factor(factor)
         rates = [group["lr"] for optimizer in optimizers.all for group in optimizer.param_groups]
         assert rates == pytest.approx([0.004 * factor, 0.004 * factor, 0.1 * factor])
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_an_untied_embedding_may_have_a_rate_of_its_own_and_a_tied_one_keeps_the_heads(kind):
+    for tied, expected in ((False, 0.2), (True, 0.004)):
+        config = OptimizerConfig(
+            kind=kind, learning_rate=0.004, embedding_learning_rate=0.2, base_width=16, weight_decay=0.1
+        )
+        model = tiny_model(tied=tied)
+        optimizers, names = Optimizers(model, config), {id(p): n for n, p in model.named_parameters()}
+        optimizers.set_learning_rate_factor(0.5)
+        groups = optimizers.all[0].param_groups
+        rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+        assert rates.pop("embedding") == pytest.approx(0.5 * expected)
+        assert max(rates.values()) == pytest.approx(0.002)
+        assert {group["weight_decay"] for group in groups if group["lr"] == 0.5 * expected} >= {0.1}
+        assert optimizers.learning_rates()["adamw"] == pytest.approx(0.002)
+
+
+def test_the_embeddings_rate_moves_the_rows_of_the_batchs_tokens_that_far():
+    model = tiny_model(tied=False)
+    before = model.embedding.detach().clone()
+    optimizers = Optimizers(model, OptimizerConfig(learning_rate=1e-3, embedding_learning_rate=0.1))
+    model(torch.tensor([[3, 5, 7]]))[..., 0].sum().backward()
+    optimizers.step()
+    moved = (model.embedding.detach() - before).abs().amax(1)
+    assert moved.nonzero().flatten().tolist() == [3, 5, 7]
+    torch.testing.assert_close(moved[[3, 5, 7]], torch.full((3,), 0.1), rtol=1e-3, atol=0)
+
+
+def test_muons_momentum_rises_evenly_over_the_steps_of_its_warmup():
+    config = OptimizerConfig(muon_momentum=0.95, muon_momentum_warmup=4)
+    optimizers, found = Optimizers(tiny_model(), config), []
+    for step in range(6):
+        optimizers.set_momentum(step)
+        found.append(optimizers.all[1].param_groups[0]["momentum"])
+    assert found == pytest.approx([0.85, 0.875, 0.9, 0.925, 0.95, 0.95])
+    assert muon_momentum(OptimizerConfig(), 0) == 0.95
+    low = OptimizerConfig(muon_momentum=0.8, muon_momentum_warmup=4)
+    assert muon_momentum(low, 0) == muon_momentum(low, 9) == 0.8, "a warmup never begins above its end"
 
 
 def test_adamw_steps_as_torchs_unfused_reference_does():

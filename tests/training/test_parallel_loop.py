@@ -23,7 +23,13 @@ from bessemer.training.parallel.layout import ParallelConfig, build_layout
 from bessemer.training.parallel.ranks import Alone, Ranks
 from bessemer.training.parallel.together import Together
 
-MOVING = OptimizerConfig(learning_rate=1e-3, muon_learning_rate=0.01, weight_decay=0.1)
+MOVING = OptimizerConfig(
+    learning_rate=1e-3,
+    embedding_learning_rate=5e-3,
+    muon_learning_rate=0.01,
+    muon_momentum_warmup=3,
+    weight_decay=0.1,
+)
 KINDS = {
     "tied": {},
     "untied": {"tie_word_embeddings": False},
@@ -33,6 +39,7 @@ KINDS = {
 }
 TWO = {
     "tensor": ("tied", ParallelConfig(tensor=2)),
+    "tensor, untied": ("untied", ParallelConfig(tensor=2)),
     "tensor, experts": ("experts", ParallelConfig(tensor=2)),
     "expert": ("experts", ParallelConfig(data=2, expert=2)),
     "pipeline": ("tied", ParallelConfig(pipeline=2)),

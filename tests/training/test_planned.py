@@ -34,6 +34,10 @@ def pretrain(**options):
         ([pretrain(), {"midtrain": {"tokens": "1M", "rope_theta": 50000}}], "vectors for 256 positions"),
         ([pretrain(), {"midtrain": {"tokens": "1M", "sequence_length": 512}}], "so it cannot be extended"),
         (
+            [pretrain(), "synthesize", {"sft": {"optimizer": {"embedding_learning_rate": 0.1}}}],
+            "'sft': optimizer.embedding_learning_rate is for an untied embedding",
+        ),
+        (
             [pretrain(mixture={"tokens": 1, "code": 2})],
             "'pretrain': mixture names code, and no earlier stage .* there are: tokens",
         ),

@@ -18,6 +18,12 @@ from bessemer.training.pretrain import PretrainConfig
         ({"model": {"future_tokens": -1}}, "greater than or equal to 0"),
         ({"z_loss": -1e-4}, "greater than or equal to 0"),
         ({"schedule": {"warmup": 0.7, "decay": 0.5}}, "together more than all of it"),
+        ({"optimizer": {"muon_momentum_warmup": -1}}, "greater than or equal to 0"),
+        (
+            {"optimizer": {"embedding_learning_rate": 0.1}},
+            "_learning_rate is for an untied embedding",
+        ),
+        ({"embedding_std": 1.0}, "embedding_std is for an untied embedding"),
         ({"model": {"head_dim": 15}}, "model: the model's shape does not fit together:.*head_dim is 15"),
     ],
 )
@@ -32,6 +38,7 @@ def test_settings_that_cannot_be_meant_are_refused(options, message):
     ("options", "start"),
     [
         ({"optimizer": {"kind": "adamw", "muon_learning_rate": 0.1}}, "optimizer.muon_learning_rate"),
+        ({"optimizer": {"kind": "adamw", "muon_momentum_warmup": 3}}, "optimizer.muon_momentum_warmup"),
         ({"schedule": {"shape": "cosine", "decay": 0.2}}, "schedule.decay"),
         ({"recompute": {"every": 2}}, "recompute.every"),
     ],

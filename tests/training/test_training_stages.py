@@ -199,6 +199,17 @@ def test_a_penalty_on_the_loss_is_logged_apart_and_left_out_of_validations(input
     assert penalized["validation_bits_per_byte"] == pytest.approx(plain["validation_bits_per_byte"], rel=1e-6)
 
 
+def test_an_untied_embedding_starts_as_large_as_the_stage_is_told(inputs, tmp_path):
+    """A step without a rate: what is written is what was drawn."""
+    rates = ("learning_rate", "muon_learning_rate", "embedding_learning_rate")
+    untied = DIAL.model_copy(update={"tie_word_embeddings": False})
+    still = {"model": untied, "optimizer": OptimizerConfig(**dict.fromkeys(rates, 1e-30)), "tokens": 128}
+    context = stage_context(tmp_path, *inputs.values())
+    pretrain(PRETRAIN.model_copy(update={**still, "embedding_std": 1.0}), context)
+    first = load_model(context.output).state_dict()
+    assert [float(first[name].std()) for name in ("embedding", "head")] == pytest.approx([1, 0.02], rel=0.05)
+
+
 def test_float16_on_a_processor_is_said_to_be_slow(inputs, tmp_path):
     context = stage_context(tmp_path, *inputs.values())
     pretrain(PRETRAIN.model_copy(update={"compute_dtype": "float16", "tokens": 128}), context)

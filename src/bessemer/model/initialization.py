@@ -16,8 +16,12 @@ _WRITERS = {"attention_out", "down", "shared_down"}
 """Matrices that write to it."""
 
 
+EMBEDDING_STD = 0.02
+"""Of an embedding's first values, and of the head's."""
+
+
 @torch.no_grad()
-def initialize(model: "Transformer", seed: int) -> None:
+def initialize(model: "Transformer", seed: int, embedding_std: float = EMBEDDING_STD) -> None:
     """Draw every parameter in a fixed order, on the CPU.
 
     Matrices that read the residual stream: normal with standard deviation 1 / sqrt(fan in), which
@@ -26,14 +30,17 @@ def initialize(model: "Transformer", seed: int) -> None:
     Matrices that write to it start at zero, so that each block begins as the identity and depth
     needs no extra scale (Zhang et al. 2019, Fixup, section 3; Bachlechner et al. 2020, ReZero).
     Embeddings and head: normal with 0.02 (Radford et al. 2019, GPT-2), so that tied logits start
-    small. Norms are one, biases zero.
+    small. An embedding that is not the head too may have another `embedding_std`. Norms are one, biases
+    zero.
     """
     parameters = dict(model.named_parameters())
-    for name, value in first_values(model, seed):
+    for name, value in first_values(model, seed, embedding_std):
         parameters[name].copy_(value)
 
 
-def first_values(model: "Transformer", seed: int) -> Iterator[tuple[str, Tensor]]:
+def first_values(
+    model: "Transformer", seed: int, embedding_std: float = EMBEDDING_STD
+) -> Iterator[tuple[str, Tensor]]:
     """Name and first value of every parameter of a whole model, in the order in which they are drawn; one is
     held at a time. Of the model itself only the shapes are looked at."""
     generator = torch.Generator().manual_seed(seed)
@@ -51,13 +58,13 @@ def first_values(model: "Transformer", seed: int) -> Iterator[tuple[str, Tensor]
             else:
                 yield name, torch.ones(parameter.shape)
 
-    yield "embedding", drawn(model.embedding, 0.02)
+    yield "embedding", drawn(model.embedding, embedding_std)
     if model.positions is not None:
-        yield "positions", drawn(model.positions, 0.02)
+        yield "positions", drawn(model.positions, EMBEDDING_STD)
     yield from of_all("blocks", model.blocks)
     yield "final_norm", torch.ones(model.final_norm.shape)
     if model.final_norm_bias is not None:
         yield "final_norm_bias", torch.zeros(model.final_norm_bias.shape)
     if model.head is not None:
-        yield "head", drawn(model.head, 0.02)
+        yield "head", drawn(model.head, EMBEDDING_STD)
     yield from of_all("future", model.future)  # last, so that the model itself is the same without them

@@ -19,7 +19,7 @@ from bessemer.model.config import ModelConfig
 from bessemer.model.division import WHOLE, Division
 from bessemer.model.future import FutureBlock
 from bessemer.model.gpt2 import Gpt2Block
-from bessemer.model.initialization import initialize
+from bessemer.model.initialization import EMBEDDING_STD, initialize
 from bessemer.model.layers import layer_norm, rms_norm
 from bessemer.model.mixture import Routing
 from bessemer.model.rope import Rotation, rope_table
@@ -220,9 +220,9 @@ class Transformer(nn.Module):
         cast.rope_cos, cast.rope_sin = self.rope_cos, self.rope_sin
         return cast.requires_grad_(False)
 
-    def initialize(self, seed: int) -> "Transformer":
+    def initialize(self, seed: int, embedding_std: float = EMBEDDING_STD) -> "Transformer":
         """Draw every parameter from `seed` alone (see `bessemer.model.initialization`); returns self."""
-        initialize(self, seed)
+        initialize(self, seed, embedding_std)
         return self
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bessemer.model.config import ModelConfig
 from bessemer.model.folder import locate_weights, opened, read_config
-from bessemer.model.initialization import first_values
+from bessemer.model.initialization import EMBEDDING_STD, first_values
 from bessemer.model.tensor_names import canonical_name, huggingface_tensors, parameter_of_tensors
 from bessemer.model.transformer import Transformer
 from bessemer.model.width import first_scale
@@ -56,6 +56,7 @@ class DrawnWeights:
     seed: int
     base_width: int | None = None
     """See `bessemer.model.width`."""
+    embedding_std: float = EMBEDDING_STD
 
     def read(self, wanted: Mapping[str, Sequence[Box]]) -> Iterator[tuple[str, int, Tensor]]:
         shapes = Transformer.without_values(self.config)
@@ -64,7 +65,7 @@ class DrawnWeights:
             for number, box in enumerate(wanted.get(name, ())):
                 yield name, number, torch.zeros(buffer.shape)[box]
             missing.discard(name)
-        for name, value in first_values(shapes, self.seed):
+        for name, value in first_values(shapes, self.seed, self.embedding_std):
             if not missing:
                 return
             if name in missing:

@@ -159,7 +159,7 @@ class TrainingConfig(Config):
         optimizer, schedule, recompute = self.optimizer, self.schedule, self.recompute
         without_effect = {
             f"optimizer.{name}, which is Muon's, with optimizer.kind adamw": is_set(optimizer, name)
-            for name in ("muon_learning_rate", "muon_momentum")
+            for name in ("muon_learning_rate", "muon_momentum", "muon_momentum_warmup")
             if optimizer.kind == "adamw"
         }
         if schedule.shape != "wsd":

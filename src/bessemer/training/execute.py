@@ -27,6 +27,7 @@ from bessemer.training.finish import write_model, write_model_folder
 from bessemer.training.incidents import INCIDENTS_NAME
 from bessemer.training.loop import Plan, fit
 from bessemer.training.memory import check_memory
+from bessemer.training.optimizers import OptimizerConfig
 from bessemer.training.parallel.ranks import Ranks, View
 from bessemer.training.peak import Peak, peak_of
 from bessemer.training.recompute import recompute
@@ -239,6 +240,7 @@ def check_start(
     """Before weights are drawn or loaded: raises BessemerError where a model of this shape cannot be trained
     with this config, tokenizer and memory; says where memory may not do."""
     check_sequence_length(config.sequence_length, shape)
+    check_embedding_rate(config.optimizer, shape)
     if tokenizer.vocab_size > shape.vocab_size:
         raise BessemerError(
             f"the tokenizer has {tokenizer.vocab_size:,} tokens and the model {shape.vocab_size:,} "
@@ -254,6 +256,16 @@ def check_sequence_length(sequence_length: int, shape: ModelConfig) -> None:
         raise BessemerError(
             f"sequence_length {sequence_length} is more than the model's {shape.max_position_embeddings} "
             "positions: lower it, or pretrain with a larger model.max_position_embeddings"
+        )
+
+
+def check_embedding_rate(optimizer: OptimizerConfig, shape: ModelConfig) -> None:
+    """Raises BessemerError when an embedding that is the output head too is given a rate of its own."""
+    if optimizer.embedding_learning_rate is not None and shape.tie_word_embeddings:
+        raise BessemerError(
+            "optimizer.embedding_learning_rate is for an untied embedding, and this model's is the output "
+            "head too, whose rate is optimizer.learning_rate: leave it out, or pretrain with "
+            "model.tie_word_embeddings false"
         )
 
 

@@ -180,6 +180,7 @@ class _Run:
                 self.guard.forget_recent()
             factor = learning_rate_factor(plan.schedule, step, plan.num_steps)
             self.optimizers.set_learning_rate_factor(factor)
+            self.optimizers.set_momentum(step)
             report, verdict = self._step(step, factor)
             if verdict.is_bad and self.guard.wants_rewind:
                 step, due = self._rewind(step, report.number), None

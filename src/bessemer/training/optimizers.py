@@ -23,6 +23,9 @@ from bessemer.training.parallel.matrices import Divides, layout_of, local, ortho
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of a moving average that a step keeps."""
 
+FIRST_MOMENTUM = 0.85
+"""Of Muon where its momentum is warmed up (Jordan et al. 2024, https://github.com/KellerJordan/modded-nanogpt)."""
+
 
 class OptimizerConfig(Config):
     """Optimizer and peak learning rates."""
@@ -31,10 +34,17 @@ class OptimizerConfig(Config):
     """muon: Muon for block matrices with AdamW for the rest; adamw: AdamW for all."""
     learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
     """Peak rate of AdamW."""
+    embedding_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Peak rate of AdamW for an embedding that is not the output head too, of which a step moves only the
+    rows of its tokens; 0.1 to 0.3 for one that starts at 1 (see `embedding_std` of pretrain). Default: as
+    learning_rate."""
     muon_learning_rate: float = Field(default=0.02, gt=0, allow_inf_nan=False)
     """Peak rate of Muon, in spectral norm per step before the shape factor."""
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
-    """Nesterov momentum of Muon."""
+    """Nesterov momentum of Muon, once it is warm."""
+    muon_momentum_warmup: Count = Field(default=0, ge=0)
+    """Steps in which Muon's momentum rises evenly from 0.85, so that it forgets sooner while gradients still
+    change fast; modded-nanogpt takes 300. 0: none."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     """Decay of AdamW's first and second moments."""
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
@@ -47,6 +57,14 @@ class OptimizerConfig(Config):
     base_width: Count | None = Field(default=None, ge=1)
     """Width of the model that the rates were tuned on: those of other widths follow from it (see
     `bessemer.model.width`). Default: the rates are taken as they are."""
+
+
+def muon_momentum(config: OptimizerConfig, step: int) -> float:
+    """Muon's momentum for step ≥ 0."""
+    if step >= config.muon_momentum_warmup:
+        return config.muon_momentum
+    first = min(FIRST_MOMENTUM, config.muon_momentum)
+    return first + (config.muon_momentum - first) * step / config.muon_momentum_warmup
 
 
 class Muon(torch.optim.Optimizer):
@@ -163,7 +181,15 @@ class Optimizers:
             [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
             for optimizer in self.all
         ]
+        self._config = config
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.all]
+
+    def set_momentum(self, step: int) -> None:
+        """Muon's momentum for a step, from 0; called before each."""
+        for name, optimizer in zip(self._names, self.all, strict=True):
+            if name == "muon":
+                for group in optimizer.param_groups:
+                    group["momentum"] = muon_momentum(self._config, step)
 
     def set_learning_rate_factor(self, factor: float) -> None:
         """Scale every peak rate; called before each step."""
@@ -204,23 +230,32 @@ class Optimizers:
 
 def _adamw_groups(model: nn.Module, others: list[Tensor], config: OptimizerConfig) -> list[dict[str, Any]]:
     """Decayed matrices and undecayed vectors, of which every learnt position is one; and of each those whose
-    rate is scaled for the width, and those that are sharded, which torch updates apart from whole ones."""
-    scales = learning_rate_scales(model, config.base_width)
+    rate differs, and those that are sharded, which torch updates apart from whole ones. The first, whose rate
+    is reported, has that of the config where one has."""
+    rates = _adamw_rates(model, config)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups: dict[tuple[bool, float, bool], list[Tensor]] = {}
     for parameter in others:
         name = names[id(parameter)]
         is_decayed = parameter.ndim >= 2 and name != "positions"
-        kind = (is_decayed, scales[name], isinstance(parameter, DTensor))
+        kind = (is_decayed, rates[name], isinstance(parameter, DTensor))
         groups.setdefault(kind, []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "lr": config.learning_rate * scale,
-            "weight_decay": config.weight_decay if is_decayed else 0.0,
-        }
-        for (is_decayed, scale, _), parameters in groups.items()
+        {"params": parameters, "lr": rate, "weight_decay": config.weight_decay if is_decayed else 0.0}
+        for (is_decayed, rate, _), parameters in sorted(
+            groups.items(), key=lambda group: group[0][1] != config.learning_rate
+        )
     ]
+
+
+def _adamw_rates(model: nn.Module, config: OptimizerConfig) -> dict[str, float]:
+    """Peak rate of AdamW for every parameter, by name."""
+    scales = learning_rate_scales(model, config.base_width)
+    rates = {name: config.learning_rate * scale for name, scale in scales.items()}
+    own = config.embedding_learning_rate
+    if own is not None and "embedding" in rates and not model.config.tie_word_embeddings:  # type: ignore[union-attr]
+        rates["embedding"] = own
+    return rates
 
 
 def split_parameters(model: nn.Module, kind: str) -> tuple[list[Tensor], list[Tensor]]:

@@ -11,7 +11,7 @@ from bessemer.model.folder import read_config
 from bessemer.stages import Maker
 from bessemer.training.corpora import CorpusConfig
 from bessemer.training.dial import ANY_VOCABULARY, model_config
-from bessemer.training.execute import check_sequence_length
+from bessemer.training.execute import check_embedding_rate, check_sequence_length
 from bessemer.training.midtrain import MidtrainConfig, extended_shape
 
 Makers = Mapping[str, Sequence[Maker]]
@@ -45,6 +45,7 @@ def training_faults(config: Any, makers: Makers) -> list[str]:
         if isinstance(config, MidtrainConfig):
             shape = extended_shape(shape, config)
         check_sequence_length(config.sequence_length, shape)
+        check_embedding_rate(config.optimizer, shape)
     except BessemerError as error:
         faults.append(str(error))
     return faults

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from bessemer.config import Count
 from bessemer.model.config import parameter_count
 from bessemer.model.families import expert_remarks, model_type
+from bessemer.model.initialization import EMBEDDING_STD
 from bessemer.model.precision import resolve_dtype
 from bessemer.model.transformer import Transformer
 from bessemer.model.weights import DrawnWeights
@@ -17,6 +18,7 @@ from bessemer.training.corpora import CorpusConfig, open_corpora, training_data
 from bessemer.training.dial import ANY_VOCABULARY, ModelDial, model_config
 from bessemer.training.execute import (
     best_device,
+    check_embedding_rate,
     check_sequence_length,
     check_start,
     early_stop_of,
@@ -39,6 +41,8 @@ class PretrainConfig(CorpusConfig):
 
     model: ModelDial = ModelDial()
     """Size of the model."""
+    embedding_std: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Standard deviation of an untied embedding's first values; default 0.02 (GPT-2)."""
     tokens: Count | None = Field(default=None, ge=1)
     """Tokens to train on; default 20 per parameter (Hoffmann et al. 2022, Chinchilla)."""
 
@@ -60,9 +64,15 @@ class PretrainConfig(CorpusConfig):
         try:
             shape = model_config(self.model, ANY_VOCABULARY, self.sequence_length)
             check_sequence_length(self.sequence_length, shape)
+            check_embedding_rate(self.optimizer, shape)
             check_model(self.parallel, shape)
         except ValueError as error:
             problems.append(str(error))
+        if self.embedding_std is not None and self.model.tie_word_embeddings:
+            problems.append(
+                "embedding_std is for an untied embedding, and this model's is the output head too, which "
+                "has to start small: leave it out, or set model.tie_word_embeddings to false"
+            )
         return problems
 
     def remarks(self) -> list[str]:
@@ -114,7 +124,9 @@ def train_base(config: PretrainConfig, context: StageContext, ranks: Ranks) -> d
         tokenizer_folder=tokenizer_folder,
         tokenizer=tokenizer,
         description="pretraining",
-        weights=DrawnWeights(shape, context.seed, config.optimizer.base_width),
+        weights=DrawnWeights(
+            shape, context.seed, config.optimizer.base_width, config.embedding_std or EMBEDDING_STD
+        ),
         check=lambda view, step: validate(view, step, corpora.validation, config, tokenizer, context),
         early_stop=early_stop_of(config.early_stop, VALIDATION, shape, context, ranks),
     )
