@@ -45,7 +45,6 @@ def matrix(rank: int, world_size: int) -> list[Comparison]:
     return [Comparison(**row) for row in found["comparisons"]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_every_layout_computes_what_one_process_does_within_the_bounds_of_the_page(processes: int) -> None:
     written = bounds(PAGE.read_text())

@@ -82,6 +82,11 @@ def run_and_be_killed(folder: str) -> None:
     on_ranks(kill_the_run, TWO, stage_context(Path(folder)))
 
 
+def test_processes_meet_in_a_run_folder_that_is_given_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert on_ranks(speak, TWO, stage_context(Path("run"))) == {"sum": 3.0}
+
+
 @pytest.mark.slow
 def test_a_killed_run_leaves_nothing_but_what_its_next_start_removes(tmp_path):
     work, temporary = tmp_path / "work", tmp_path / "temporary"

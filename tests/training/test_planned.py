@@ -38,6 +38,10 @@ def pretrain(**options):
             "'sft': optimizer.embedding_learning_rate is for an untied embedding",
         ),
         (
+            [pretrain(), "synthesize", {"sft": {"parallel": {"tensor": 8}}}],
+            "'sft': .*8.* heads",
+        ),
+        (
             [pretrain(mixture={"tokens": 1, "code": 2})],
             "'pretrain': mixture names code, and no earlier stage .* there are: tokens",
         ),

@@ -13,6 +13,7 @@ import pytest
 from test_training_stages import inputs  # noqa: F401
 
 from bessemer.errors import BessemerError
+from bessemer.recipe import parse_recipe
 from bessemer.runner.manifest import write_manifest
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel import torchrun
@@ -171,11 +172,19 @@ def test_what_only_the_user_can_mend_is_told_once_and_not_tried_again(tmp_path, 
 
 def test_a_layout_of_another_size_than_torchrun_started_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torchrun, "_joined", lambda: (None, 0, 4))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "any")
+    monkeypatch.setenv("WORLD_SIZE", "4")
     config = TrainingConfig(parallel=ParallelConfig(data=2))
-    with pytest.raises(
-        BessemerError, match=r"asks for 2 processes, and torchrun has started 4: make the product"
-    ):
+    told = (
+        r"asks for 2 processes, and torchrun has started 4: set data x shard to 4, or have torchrun start 2$"
+    )
+    with pytest.raises(BessemerError, match=told):
         torchrun.lead(None, config, stage_context(tmp_path))
+    recipe = {"stages": ["collect", "curate", "tokenizer", "tokens", {"pretrain": {"parallel": {"data": 2}}}]}
+    with pytest.raises(BessemerError, match=told):
+        parse_recipe(json.dumps(recipe), "recipe.yaml")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    parse_recipe(json.dumps(recipe), "recipe.yaml")
 
 
 def test_a_stage_is_handed_on_as_json(tmp_path):

@@ -13,6 +13,8 @@ from bessemer.training.corpora import CorpusConfig
 from bessemer.training.dial import ANY_VOCABULARY, model_config
 from bessemer.training.execute import check_embedding_rate, check_sequence_length
 from bessemer.training.midtrain import MidtrainConfig, extended_shape
+from bessemer.training.parallel import torchrun
+from bessemer.training.parallel.layout import check_model
 
 Makers = Mapping[str, Sequence[Maker]]
 
@@ -38,6 +40,8 @@ def training_faults(config: Any, makers: Makers) -> list[str]:
     faults = []
     if isinstance(config, CorpusConfig):
         faults = _mixture_faults(config, makers) or _tokenizer_faults(config, makers)
+    if (fault := torchrun.fault_of_size(config.parallel)) is not None:
+        faults.append(fault)
     shape = _planned_input(makers)
     if shape is None:
         return faults
@@ -46,6 +50,8 @@ def training_faults(config: Any, makers: Makers) -> list[str]:
             shape = extended_shape(shape, config)
         check_sequence_length(config.sequence_length, shape)
         check_embedding_rate(config.optimizer, shape)
+        if config.parallel.world_size > 1:
+            check_model(config.parallel, shape)
     except BessemerError as error:
         faults.append(str(error))
     return faults

@@ -134,7 +134,7 @@ def build_layout(config: ParallelConfig, world_size: int, device_type: str = "cp
         sizes = " x ".join(f"{way} {getattr(config, way)}" for way in WAYS if getattr(config, way) > 1)
         raise BessemerError(
             f"the layout ({sizes or 'one process'}) takes {config.world_size} processes, but {world_size} "
-            f"were started: start {config.world_size}, or {_mend(config, world_size)}"
+            f"were started: start {config.world_size}, or {fitting_sizes(config, world_size)}"
         )
     shape = tuple(getattr(config, way) for way in WAYS)
     options = group_options(config.timeout_s)
@@ -164,7 +164,7 @@ def group_options(timeout_s: float) -> GroupOptions | None:
     return options
 
 
-def _mend(config: ParallelConfig, world_size: int) -> str:
+def fitting_sizes(config: ParallelConfig, world_size: int) -> str:
     """Which sizes of `data` or `shard` would fit the processes that there are."""
     rest = config.pipeline * config.context * config.tensor
     if world_size % rest:

@@ -149,8 +149,9 @@ def pick_device(place: int, num_processes: int) -> str:
 
 def ranks_folder(context: StageContext) -> Path:
     """Where the processes of a stage keep what only they need: gone with the stage's scratch, whatever ends
-    the run, and large where the run is. It need not be there yet."""
-    return context.scratch / "ranks"
+    the run, and large where the run is. It need not be there yet. Absolute: in the URL of the file through
+    which processes meet, the first part of a relative path would be taken for a machine."""
+    return (context.scratch / "ranks").resolve()
 
 
 def context_of_rank(context: StageContext, rank: int, folder: Path) -> StageContext:

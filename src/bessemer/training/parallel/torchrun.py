@@ -28,7 +28,7 @@ from bessemer.runner.context import Metrics, StageContext
 from bessemer.runner.identity import stage_seed
 from bessemer.training.config import TrainingConfig
 from bessemer.training.parallel.endings import GRACE_S, Failure, failure_of
-from bessemer.training.parallel.layout import listed
+from bessemer.training.parallel.layout import ParallelConfig, fitting_sizes, listed
 from bessemer.training.parallel.message import packed, unpacked
 from bessemer.training.parallel.process import (
     config_facts,
@@ -56,17 +56,27 @@ def is_active() -> bool:
 
 def lead(work: Any, config: TrainingConfig, context: StageContext) -> Metrics:
     """Do a stage's work with all processes; called in the first one."""
-    _, rank, world_size = _joined()
+    _, rank, _ = _joined()
     assert rank == 0, "the others serve"
-    if config.parallel.world_size != world_size:
-        raise ConfigError(
-            f"stage {context.stage!r} asks for {config.parallel.world_size} processes, and torchrun has "
-            f"started {world_size}: make the product of `parallel` that number"
-        )
+    if (fault := fault_of_size(config.parallel)) is not None:
+        raise ConfigError(f"stage {context.stage!r}: {fault}")
     store = _store_of_round()
     number = store.add(_COUNTER, 1)
     store.set(_key(number), packed(work, config, context))
     return _stage(store, number, work, config, context)
+
+
+def fault_of_size(parallel: ParallelConfig) -> str | None:
+    """Why a stage of several processes cannot run in those of torchrun, with the mend; None where it can."""
+    if not is_active() or parallel.world_size == 1:
+        return None
+    world_size = int(os.environ["WORLD_SIZE"])
+    if parallel.world_size == world_size:
+        return None
+    return (
+        f"`parallel` asks for {parallel.world_size} processes, and torchrun has started {world_size}: "
+        f"{fitting_sizes(parallel, world_size)}, or have torchrun start {parallel.world_size}"
+    )
 
 
 def serve(recipe: Recipe | None = None) -> None:
